@@ -1,0 +1,1 @@
+"""Weights on disk: transformers' tensor names, safetensors files, the hub. Pickles are never opened here."""

@@ -1,0 +1,116 @@
+"""Reading and writing checkpoints: safetensors and config.json, whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sam2_jax.checkpoint.names import Tensors, is_video_only, to_flax, to_torch
+from sam2_jax.config import Sam2Config, Sam2VideoConfig
+from sam2_jax.hub import WEIGHT_FILES
+
+_ARCHITECTURES = {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel"}
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """Read all tensors of one file as numpy arrays (bfloat16 as ml_dtypes').
+
+    Raises ValueError, naming the file, if it is truncated, corrupt or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as safetensors: it is truncated, corrupt or another format ({error}). "
+            "Download or convert it again"
+        ) from error
+
+
+def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> tuple[Tensors, Tensors]:
+    """Read a checkpoint's files as flat Flax parameters: (image model's, video model's own), in `dtype`.
+
+    Raises ValueError if a file is broken, a tensor stands in two shards or is not floating point.
+    """
+    tensors: Tensors = {}
+    for path in paths:
+        shard = read_safetensors(path)
+        if twice := sorted(tensors.keys() & shard.keys()):
+            raise ValueError(f"{path} repeats tensors of another shard: {', '.join(twice[:3])}")
+        tensors |= shard
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in "fV":  # ml_dtypes' bfloat16 has kind V
+            raise ValueError(
+                f"{paths[0].parent}: tensor {name} is {tensor.dtype}; expected floating point. Quantised "
+                "checkpoints are not supported: take the float32 or bfloat16 one"
+            )
+    video = {name: tensor for name, tensor in tensors.items() if is_video_only(name)}
+    image = {name: tensor for name, tensor in tensors.items() if name not in video}
+    if layout == "transformers":
+        image, video = to_flax(image), to_flax(video)
+    return _cast(image, dtype), _cast(video, dtype)
+
+
+def _cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
+    return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+
+
+def write_checkpoint(
+    folder: str | Path, flat: Mapping[str, np.ndarray], config: Sam2Config | Sam2VideoConfig, layout: str = "flax"
+) -> None:
+    """Write flat Flax parameters and config.json to a folder, in Flax or transformers layout.
+
+    Both files are written aside and then moved into place, so that an interrupted save leaves the old ones
+    whole. Raises ValueError if the layout is unknown or the folder cannot be written.
+    """
+    if layout not in WEIGHT_FILES:
+        raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)}; got {layout!r}")
+    flat = {name: np.ascontiguousarray(tensor) for name, tensor in flat.items()}
+    tensors = to_torch(flat) if layout == "transformers" else flat
+    metadata = {"format": "pt" if layout == "transformers" else "flax"}
+    dtype = str(next(iter(tensors.values())).dtype)
+    description = config.to_dict() | {"architectures": [_ARCHITECTURES[config.model_type]], "dtype": dtype}
+
+    write_together(
+        Path(folder),
+        {
+            WEIGHT_FILES[layout]: lambda path: save_file(tensors, path, metadata=metadata),
+            "config.json": lambda path: path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8"),
+        },
+    )
+
+
+def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write several files of a folder: all of them aside first, then all moved into place.
+
+    Raises ValueError if the folder cannot be made or written; nothing half-written is left behind.
+    """
+    aside: dict[str, Path] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in writers.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+            os.close(handle)
+            aside[name] = Path(temporary)
+            aside[name].chmod(0o666 & ~_umask())
+            write(aside[name])
+            with aside[name].open("rb+") as file:
+                os.fsync(file.fileno())
+        for name, path in aside.items():
+            path.replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot write to {folder}: {error}. Choose a folder you may write to") from error
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

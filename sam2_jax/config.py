@@ -1,0 +1,533 @@
+"""Configurations of SAM 2, named and defaulted as transformers documents them, and the released sizes.
+
+Every configuration is a frozen, hashable dataclass: lists become tuples, nested dictionaries become
+configurations, and a wrong value raises `ValueError` when the object is built.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_lists(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What all configurations share: normalised values, JSON both ways, checks with readable errors."""
+
+    model_type: ClassVar[str]
+    # Fields that may be given as a dictionary, and the configuration each one becomes.
+    nested: ClassVar[dict[str, type["_Config"]]] = {}
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in self.nested:
+                value = self._nested_config(f.name, value)
+            object.__setattr__(self, f.name, _tuples(value))
+        self._check()
+
+    def _nested_config(self, name: str, value: Any) -> "_Config":
+        cls = self.nested[name]
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return cls.from_dict(value)
+        raise ValueError(
+            f"{type(self).__name__}.{name} must be a {cls.__name__}, a dictionary or None; got {type(value).__name__}"
+        )
+
+    def _check(self) -> None:
+        """Raise ValueError where a value cannot describe a network."""
+
+    def _require(self, condition: bool, name: str, expected: str) -> None:
+        if not condition:
+            raise ValueError(f"{type(self).__name__}.{name} must be {expected}; got {getattr(self, name)!r}")
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            is_int = isinstance(value, int) and not isinstance(value, bool)
+            self._require(is_int and value > 0, name, "a positive integer")
+
+    def _require_ints(self, name: str, length: int | None = None, least: int = 1) -> None:
+        value = getattr(self, name)
+        ok = (
+            isinstance(value, tuple)
+            and all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in value)
+            and (length is None or len(value) == length)
+        )
+        count = "" if length is None else f"{length} "
+        self._require(ok, name, f"a sequence of {count}integers, each at least {least}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a dictionary such as transformers writes; its general-purpose keys are passed over.
+
+        Raises ValueError for a key that is almost a field's name, since ignoring a misspelt field would
+        silently build a different network.
+        """
+        names = [f.name for f in fields(cls)]
+        # The parts of a video model differ in their type's name only; early files leave it empty.
+        stated = values.get("model_type") or cls.model_type
+        if stated.replace("_video", "") != cls.model_type.replace("_video", ""):
+            raise ValueError(f"{cls.__name__} expects model_type {cls.model_type!r}; got {stated!r}")
+        for key in values:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.9)
+            if key not in names and near:
+                raise ValueError(f"{cls.__name__} has no field {key!r}; did you mean {near[0]!r}?")
+        return cls(**{name: values[name] for name in names if name in values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary with `model_type`, readable by transformers."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            values[f.name] = value.to_dict() if isinstance(value, _Config) else _lists(value)
+        return values | {"model_type": self.model_type}
+
+
+@dataclass(frozen=True)
+class Sam2HieraDetConfig(_Config):
+    """The Hiera backbone. Defaults are hiera-tiny's.
+
+    `hidden_size` is the width after patch embedding, `*_per_stage` has one entry per stage, and
+    `global_attention_blocks` counts blocks from 0 over all stages. `num_attention_heads` is kept because
+    transformers has it; the network reads `num_attention_heads_per_stage`.
+    """
+
+    hidden_size: int = 96
+    num_attention_heads: int = 1
+    num_channels: int = 3
+    image_size: Sequence[int] = (1024, 1024)
+    patch_kernel_size: Sequence[int] = (7, 7)
+    patch_stride: Sequence[int] = (4, 4)
+    patch_padding: Sequence[int] = (3, 3)
+    query_stride: Sequence[int] = (2, 2)
+    window_positional_embedding_background_size: Sequence[int] = (7, 7)
+    num_query_pool_stages: int = 3
+    blocks_per_stage: Sequence[int] = (1, 2, 7, 2)
+    embed_dim_per_stage: Sequence[int] = (96, 192, 384, 768)
+    num_attention_heads_per_stage: Sequence[int] = (1, 2, 4, 8)
+    window_size_per_stage: Sequence[int] = (8, 4, 14, 7)
+    global_attention_blocks: Sequence[int] = (5, 7, 9)
+    mlp_ratio: float = 4.0
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2_hiera_det_model"
+
+    def _check(self) -> None:
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
+        self._require_positive("hidden_size", "num_channels")
+        for name in ("patch_kernel_size", "patch_stride", "query_stride", "image_size"):
+            self._require_ints(name, 2)
+        self._require_ints("window_positional_embedding_background_size", 2)
+        self._require_ints("patch_padding", 2, least=0)
+        self._require_ints("blocks_per_stage")
+        stages = len(self.blocks_per_stage)
+        for name in ("embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"):
+            self._require_ints(name, stages)
+        self._require_ints("global_attention_blocks", least=0)
+        blocks = sum(self.blocks_per_stage)
+        self._require(
+            all(i < blocks for i in self.global_attention_blocks),
+            "global_attention_blocks",
+            f"block numbers below {blocks}, the number of blocks",
+        )
+        self._require(
+            self.embed_dim_per_stage[0] == self.hidden_size,
+            "hidden_size",
+            f"embed_dim_per_stage[0] ({self.embed_dim_per_stage[0]})",
+        )
+        self._require(
+            all(
+                d % h == 0
+                for d, h in zip(self.embed_dim_per_stage, self.num_attention_heads_per_stage, strict=True)
+            ),
+            "embed_dim_per_stage",
+            f"divisible by num_attention_heads_per_stage {self.num_attention_heads_per_stage}",
+        )
+        self._require(
+            self.num_query_pool_stages == stages - 1,
+            "num_query_pool_stages",
+            f"{stages - 1}: the network halves the resolution at the start of every stage but the first",
+        )
+        self._require(
+            all(w % 2 == 0 for w in self.window_size_per_stage[:-1]),
+            "window_size_per_stage",
+            "even in all stages but the last: the next stage's first block halves it",
+        )
+        self._require(tuple(self.query_stride) == (2, 2), "query_stride", "(2, 2)")
+        self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
+        self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Index of the last block of each stage."""
+        return tuple(sum(self.blocks_per_stage[: i + 1]) - 1 for i in range(len(self.blocks_per_stage)))
+
+
+@dataclass(frozen=True)
+class Sam2VisionConfig(_Config):
+    """Backbone and feature pyramid. `backbone_channel_list` runs from the deepest stage to the shallowest."""
+
+    backbone_config: Any = None
+    backbone_channel_list: Sequence[int] = (768, 384, 192, 96)
+    backbone_feature_sizes: Sequence[Sequence[int]] = ((256, 256), (128, 128), (64, 64))
+    fpn_hidden_size: int = 256
+    fpn_kernel_size: int = 1
+    fpn_stride: int = 1
+    fpn_padding: int = 0
+    fpn_top_down_levels: Sequence[int] = (2, 3)
+    num_feature_levels: int = 3
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2_vision_model"
+    nested: ClassVar[dict[str, type[_Config]]] = {"backbone_config": Sam2HieraDetConfig}
+
+    def _check(self) -> None:
+        self._require_positive("fpn_hidden_size", "num_feature_levels")
+        self._require_ints("backbone_channel_list")
+        expected = tuple(reversed(self.backbone_config.embed_dim_per_stage))
+        self._require(
+            self.backbone_channel_list == expected,
+            "backbone_channel_list",
+            f"the backbone's stage widths from deep to shallow, {expected}",
+        )
+        self._require_ints("fpn_top_down_levels", least=0)
+        self._require(
+            (self.fpn_kernel_size, self.fpn_stride, self.fpn_padding) == (1, 1, 0),
+            "fpn_kernel_size",
+            "1 with fpn_stride 1 and fpn_padding 0, as in every SAM 2 model",
+        )
+        self._require(
+            self.num_feature_levels == 3, "num_feature_levels", "3: the mask decoder reads strides 4, 8 and 16"
+        )
+
+
+@dataclass(frozen=True)
+class Sam2PromptEncoderConfig(_Config):
+    """Points, boxes and masks. `image_size` is one number (square) or (height, width), in pixels."""
+
+    hidden_size: int = 256
+    image_size: int | Sequence[int] = 1024
+    patch_size: int = 16
+    mask_input_channels: int = 16
+    num_point_embeddings: int = 4
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    scale: float = 1
+
+    model_type: ClassVar[str] = "sam2_prompt_encoder"
+
+    def _check(self) -> None:
+        self._require_positive("hidden_size", "patch_size", "mask_input_channels")
+        if isinstance(self.image_size, int):
+            self._require_positive("image_size")
+        else:
+            self._require_ints("image_size", 2)
+        self._require(self.hidden_size % 2 == 0, "hidden_size", "even: half sine, half cosine")
+        self._require(self.mask_input_channels % 4 == 0, "mask_input_channels", "divisible by 4")
+        self._require(
+            self.num_point_embeddings == 4,
+            "num_point_embeddings",
+            "4: negative, positive, box top-left, box bottom-right",
+        )
+        self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+
+@dataclass(frozen=True)
+class Sam2MaskDecoderConfig(_Config):
+    """Two-way transformer and the heads for masks, their predicted IoU and the object score."""
+
+    hidden_size: int = 256
+    hidden_act: str = "gelu"
+    mlp_dim: int = 2048
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 8
+    attention_downsample_rate: int = 2
+    num_multimask_outputs: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden_dim: int = 256
+    dynamic_multimask_via_stability: bool = True
+    dynamic_multimask_stability_delta: float = 0.05
+    dynamic_multimask_stability_thresh: float = 0.98
+
+    model_type: ClassVar[str] = "sam2_mask_decoder"
+
+    def _check(self) -> None:
+        self._require_positive(
+            "hidden_size", "mlp_dim", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"
+        )
+        self._require_positive("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim")
+        self._require(self.hidden_size % 8 == 0, "hidden_size", "divisible by 8")
+        inner = self.hidden_size // self.attention_downsample_rate
+        self._require(
+            inner % self.num_attention_heads == 0,
+            "num_attention_heads",
+            f"a divisor of the attention width {inner}",
+        )
+        self._require(self.num_hidden_layers >= 2, "num_hidden_layers", "at least 2")
+        self._require(self.iou_head_depth >= 2, "iou_head_depth", "at least 2")
+
+
+@dataclass(frozen=True)
+class Sam2Config(_Config):
+    """The image model: vision encoder, prompt encoder, mask decoder. Defaults are hiera-tiny's.
+
+    Each part may be a configuration, a dictionary or None for the default.
+    """
+
+    vision_config: Any = None
+    prompt_encoder_config: Any = None
+    mask_decoder_config: Any = None
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2"
+    nested: ClassVar[dict[str, type[_Config]]] = {
+        "vision_config": Sam2VisionConfig,
+        "prompt_encoder_config": Sam2PromptEncoderConfig,
+        "mask_decoder_config": Sam2MaskDecoderConfig,
+    }
+
+    def _check(self) -> None:
+        widths = {
+            self.vision_config.fpn_hidden_size,
+            self.prompt_encoder_config.hidden_size,
+            self.mask_decoder_config.hidden_size,
+        }
+        if len(widths) != 1:
+            raise ValueError(
+                "vision_config.fpn_hidden_size, prompt_encoder_config.hidden_size and "
+                f"mask_decoder_config.hidden_size must be equal; got {sorted(widths)}"
+            )
+        patch_stride = self.vision_config.backbone_config.patch_stride
+        patch_size = self.prompt_encoder_config.patch_size
+        if any(patch_size != 4 * stride for stride in patch_stride):
+            raise ValueError(
+                "prompt_encoder_config.patch_size must be the stride of the decoder's image embedding, "
+                f"4 x patch_stride {tuple(patch_stride)}; got {patch_size}"
+            )
+        height, width = self.image_size
+        stride_y, stride_x = self.stride
+        if height % stride_y or width % stride_x:
+            raise ValueError(
+                f"prompt_encoder_config.image_size must be divisible by the network's stride "
+                f"({stride_y}, {stride_x}); got {height}x{width}"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, in pixels."""
+        size = self.prompt_encoder_config.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """What height and width must be divisible by: every halving, and whole windows of the first stage."""
+        backbone = self.vision_config.backbone_config
+        halvings = 2 ** (len(backbone.blocks_per_stage) - 1)
+        grid = max(halvings, backbone.window_size_per_stage[0])
+        return grid * backbone.patch_stride[0], grid * backbone.patch_stride[1]
+
+    def with_image_size(self, image_size: int | Sequence[int]) -> Self:
+        """Return the same network for another input size: one number, or (height, width), in pixels."""
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        backbone = self.vision_config.backbone_config
+        stride_y, stride_x = backbone.patch_stride
+        sizes = [(height // stride_y // 2**i, width // stride_x // 2**i) for i in range(3)]
+        vision = replace(
+            self.vision_config,
+            backbone_config=replace(backbone, image_size=(height, width)),
+            backbone_feature_sizes=sizes,
+        )
+        size: int | Sequence[int] = height if height == width else (height, width)
+        prompt = replace(self.prompt_encoder_config, image_size=size)
+        return replace(self, vision_config=vision, prompt_encoder_config=prompt)
+
+
+@dataclass(frozen=True)
+class Sam2VideoPromptEncoderConfig(Sam2PromptEncoderConfig):
+    """The prompt encoder inside a video checkpoint: the image model's, under another model type."""
+
+    model_type: ClassVar[str] = "sam2_video_prompt_encoder"
+
+
+@dataclass(frozen=True)
+class Sam2VideoMaskDecoderConfig(Sam2MaskDecoderConfig):
+    """The mask decoder inside a video checkpoint: the image model's, under another model type."""
+
+    model_type: ClassVar[str] = "sam2_video_mask_decoder"
+
+
+@dataclass(frozen=True)
+class Sam2VideoConfig(_Config):
+    """The video model, as the released checkpoints carry it; `image_config` is the image model inside it."""
+
+    vision_config: Any = None
+    prompt_encoder_config: Any = None
+    mask_decoder_config: Any = None
+    initializer_range: float = 0.02
+    num_maskmem: int = 7
+    image_size: int = 1024
+    sigmoid_scale_for_mem_enc: float = 20.0
+    sigmoid_bias_for_mem_enc: float = -10.0
+    enable_occlusion_spatial_embedding: bool = True
+    multimask_output_in_sam: bool = True
+    multimask_min_pt_num: int = 0
+    multimask_max_pt_num: int = 1
+    multimask_output_for_tracking: bool = True
+    max_object_pointers_in_encoder: int = 16
+    max_cond_frame_num: int = -1
+    enable_temporal_pos_encoding_for_object_pointers: bool = True
+    memory_attention_hidden_size: int = 256
+    memory_attention_num_layers: int = 4
+    memory_attention_num_attention_heads: int = 1
+    memory_attention_downsample_rate: int = 1
+    memory_attention_feed_forward_hidden_size: int = 2048
+    memory_attention_feed_forward_hidden_act: str = "relu"
+    memory_attention_dropout: float = 0.1
+    memory_attention_rope_feat_sizes: Sequence[int] = (64, 64)
+    memory_attention_rope_dropout: float = 0.1
+    memory_encoder_hidden_size: int = 256
+    memory_encoder_output_channels: int = 64
+    mask_downsampler_embed_dim: int = 256
+    mask_downsampler_kernel_size: int = 3
+    mask_downsampler_stride: int = 2
+    mask_downsampler_padding: int = 1
+    mask_downsampler_total_stride: int = 16
+    mask_downsampler_hidden_act: str = "gelu"
+    memory_fuser_num_layers: int = 2
+    memory_fuser_embed_dim: int = 256
+    memory_fuser_intermediate_dim: int = 1024
+    memory_fuser_kernel_size: int = 7
+    memory_fuser_padding: int = 3
+    memory_fuser_layer_scale_init_value: float = 1e-6
+    memory_fuser_hidden_act: str = "gelu"
+    rope_parameters: Any = field(default=None, hash=False)
+
+    model_type: ClassVar[str] = "sam2_video"
+    nested: ClassVar[dict[str, type[_Config]]] = {
+        "vision_config": Sam2VisionConfig,
+        "prompt_encoder_config": Sam2VideoPromptEncoderConfig,
+        "mask_decoder_config": Sam2VideoMaskDecoderConfig,
+    }
+
+    def _check(self) -> None:
+        if self.rope_parameters is None:
+            object.__setattr__(self, "rope_parameters", {"rope_theta": 10000.0, "rope_type": "axial"})
+        self._require_positive("num_maskmem", "image_size", "max_object_pointers_in_encoder")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """As for every configuration; also reads `memory_attention_rope_theta` of older transformers."""
+        if "memory_attention_rope_theta" in values and "rope_parameters" not in values:
+            theta = values["memory_attention_rope_theta"]
+            values = {**values, "rope_parameters": {"rope_theta": theta, "rope_type": "axial"}}
+        return super().from_dict({k: v for k, v in values.items() if k != "memory_attention_rope_theta"})
+
+    @property
+    def image_config(self) -> Sam2Config:
+        """The configuration of the image model that this video model contains."""
+        return Sam2Config.from_dict(self.to_dict())
+
+
+def read_config(path: str | Path) -> Sam2Config | Sam2VideoConfig:
+    """Read a transformers `config.json` of the image (`sam2`) or video (`sam2_video`) model.
+
+    Raises ValueError, naming the file, if it is not JSON, is of another model, or has wrong values.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); download it again") from error
+    kinds: dict[str, type[Sam2Config] | type[Sam2VideoConfig]] = {
+        c.model_type: c for c in (Sam2Config, Sam2VideoConfig)
+    }
+    model_type = values.get("model_type") if isinstance(values, dict) else None
+    if model_type not in kinds:
+        raise ValueError(f"{path}: model_type must be one of {sorted(kinds)}; got {model_type!r}")
+    try:
+        return kinds[model_type].from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+# What differs between the released sizes (Meta's sam2_hiera_{t,s,b+,l}.yaml); everything else is a default.
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"blocks_per_stage": (1, 2, 11, 2), "global_attention_blocks": (7, 10, 13)},
+    "base-plus": {
+        "hidden_size": 112,
+        "embed_dim_per_stage": (112, 224, 448, 896),
+        "num_attention_heads_per_stage": (2, 4, 8, 16),
+        "blocks_per_stage": (2, 3, 16, 3),
+        "global_attention_blocks": (12, 16, 20),
+        "window_positional_embedding_background_size": (14, 14),
+    },
+    "large": {
+        "hidden_size": 144,
+        "embed_dim_per_stage": (144, 288, 576, 1152),
+        "num_attention_heads_per_stage": (2, 4, 8, 16),
+        "blocks_per_stage": (2, 6, 36, 4),
+        "global_attention_blocks": (23, 33, 43),
+        "window_size_per_stage": (8, 4, 16, 8),
+    },
+}
+# What SAM 2.0 lacks of 2.1; the image network is the same.
+_VERSIONS: dict[str, dict[str, bool]] = {
+    "2.0": {
+        "enable_occlusion_spatial_embedding": False,
+        "enable_temporal_pos_encoding_for_object_pointers": False,
+    },
+    "2.1": {},
+}
+
+RELEASED_MODELS: dict[str, tuple[str, str]] = {
+    f"facebook/sam2{'' if version == '2.0' else '.1'}-hiera-{size}": (version, size)
+    for version in ("2.1", "2.0")
+    for size in _SIZES
+}
+"""Hub id -> (version, size) of the eight released models."""
+
+
+def released_video_config(name: str) -> Sam2VideoConfig:
+    """Configuration of a released checkpoint, which holds the whole video model, by its hub id.
+
+    Raises ValueError, listing the known names, for any other name.
+    """
+    if name not in RELEASED_MODELS:
+        raise ValueError(f"unknown model {name!r}; the released models are {', '.join(RELEASED_MODELS)}")
+    version, size = RELEASED_MODELS[name]
+    backbone = Sam2HieraDetConfig(**_SIZES[size])
+    vision = Sam2VisionConfig(backbone, backbone_channel_list=tuple(reversed(backbone.embed_dim_per_stage)))
+    return Sam2VideoConfig(vision, **_VERSIONS[version])
+
+
+def released_config(name: str) -> Sam2Config:
+    """Configuration of a released checkpoint's image model, by its hub id, `facebook/sam2.1-hiera-tiny` say.
+
+    Raises ValueError, listing the known names, for any other name.
+    """
+    return released_video_config(name).image_config

@@ -1,0 +1,1 @@
+"""The network as pure Flax Linen modules, channels last throughout."""

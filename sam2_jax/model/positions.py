@@ -1,0 +1,68 @@
+"""Positions: the torch-exact bicubic resize and random Fourier features, float32 whatever the model's dtype."""
+
+from functools import lru_cache
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@lru_cache
+def bicubic_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Weights [size_out, size_in], float32, of torch's bicubic interpolation along one axis.
+
+    Cubic convolution (Keys 1981) with a = -0.75, pixel centres (align_corners=False), no antialiasing, and
+    taps past the border clamped to it. `jax.image.resize` has a = -0.5 and renormalises at the border.
+    """
+    a = -0.75
+    centre = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    first = np.floor(centre).astype(int)
+    matrix = np.zeros((size_out, size_in))
+    for tap in range(-1, 3):
+        d = np.abs(centre - (first + tap))
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        index = np.clip(first + tap, 0, size_in - 1)
+        np.add.at(matrix, (np.arange(size_out), index), np.where(d <= 1, near, far))
+    return matrix.astype(np.float32)
+
+
+def resize_bicubic(grid: jax.Array, height: int, width: int) -> jax.Array:
+    """Resize grid [B, h, w, C] to [B, height, width, C] as torch's `interpolate(mode="bicubic")` does."""
+    rows = bicubic_matrix(grid.shape[1], height)
+    columns = bicubic_matrix(grid.shape[2], width)
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, grid, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+class RandomFourierEmbedding(nn.Module):
+    """Random Fourier features of 2-D positions, shared by the prompts and the dense image grid.
+
+    The matrix is a constant of the checkpoint, never trained. Source: transformers Sam2PositionalEmbedding;
+    Tancik et al. 2020 (arXiv:2006.10739).
+    """
+
+    features: int
+    scale: float = 1.0
+
+    def setup(self) -> None:
+        self.positional_embedding = self.param(
+            "positional_embedding", nn.initializers.normal(self.scale), (2, self.features // 2), jnp.float32
+        )
+
+    def __call__(self, positions: jax.Array) -> jax.Array:
+        """Embed positions [..., 2], (x, y) with the image spanning [0, 1], as float32 [..., features]."""
+        frequencies = jax.lax.stop_gradient(self.positional_embedding.astype(jnp.float32))
+        centred = 2 * positions.astype(jnp.float32) - 1
+        # Written out: as a matrix product this would run in TF32 or bfloat16 on accelerators.
+        shape = (1,) * (centred.ndim - 1) + (-1,)
+        x_part = centred[..., :1] * frequencies[0].reshape(shape)
+        y_part = centred[..., 1:] * frequencies[1].reshape(shape)
+        angles = 2 * np.pi * (x_part + y_part)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+    def grid(self, height: int, width: int) -> jax.Array:
+        """Embed the centres of a height x width grid of cells, float32 [1, height, width, features]."""
+        y = (np.arange(height, dtype=np.float32) + 0.5) / height
+        x = (np.arange(width, dtype=np.float32) + 0.5) / width
+        return self(jnp.asarray(np.stack(np.meshgrid(x, y), axis=-1)[None]))

@@ -1,0 +1,131 @@
+"""The assembled image network: encode an image once, then decode masks for any prompts on it.
+
+Source: Ravi et al. 2024, SAM 2: Segment Anything in Images and Videos (arXiv:2408.00714); Sam2Model.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sam2_jax.config import Sam2Config, Sam2VisionConfig
+from sam2_jax.model.hiera import Hiera
+from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
+from sam2_jax.model.neck import FeaturePyramid
+from sam2_jax.model.positions import RandomFourierEmbedding
+from sam2_jax.model.prompt_encoder import PADDING, PromptEncoder
+
+ImageEmbeddings = tuple[jax.Array, jax.Array, jax.Array]
+
+
+class VisionEncoder(nn.Module):
+    """Hiera and its feature pyramid. Source: Sam2VisionModel."""
+
+    config: Sam2VisionConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.backbone = Hiera(self.config.backbone_config, **types)
+        self.neck = FeaturePyramid(self.config, **types)
+
+    def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
+        """Map pixels [B, H, W, 3] to pyramid levels [B, H / s, W / s, C] at strides s of 4, 8 and 16."""
+        return self.neck(self.backbone(pixel_values.astype(self.dtype)))
+
+
+class Sam2(nn.Module):
+    """SAM 2's image network as a pure function of its parameters.
+
+    Parameters are named as in transformers' checkpoints. `dtype` is the computing type, float32 or bfloat16.
+    Height and width may be any multiples of the network's stride (32 for every released model).
+    """
+
+    config: Sam2Config
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        width = config.prompt_encoder_config.hidden_size
+        self.vision_encoder = VisionEncoder(config.vision_config, **types)
+        self.shared_image_embedding = RandomFourierEmbedding(width, config.prompt_encoder_config.scale)
+        self.prompt_encoder = PromptEncoder(config.prompt_encoder_config, **types)
+        self.mask_decoder = MaskDecoder(config.mask_decoder_config, **types)
+        self.no_memory_embedding = self.param(
+            "no_memory_embedding", nn.initializers.zeros, (1, 1, width), self.param_dtype
+        )
+
+    def encode_image(self, pixel_values: jax.Array) -> ImageEmbeddings:
+        """Embed normalised pixels [B, H, W, 3] as [B, H/4, W/4, C/8], [B, H/8, W/8, C/4], [B, H/16, W/16, C]."""
+        levels = self.vision_encoder(pixel_values)
+        fine, middle = self.mask_decoder.project_features(levels)
+        return fine, middle, levels[2] + self.no_memory_embedding[None].astype(self.dtype)
+
+    def encode_prompts(
+        self,
+        points: jax.Array,
+        labels: jax.Array,
+        masks: jax.Array | None,
+        grid_size: tuple[int, int],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Embed prompts for an image whose coarsest embedding is grid_size = (h, w).
+
+        points: [B, P, N, 2], (x, y) in pixels of the network's input; labels: [B, P, N] (see PromptEncoder).
+        masks: logits [B, P or 1, H, W] or None. Returns sparse [B, P, N + 1, C], its mask [B, P, N + 1] that
+        is False for padding, and dense [B or 1, P or 1, h, w, C].
+        """
+        height, width = grid_size
+        patch = self.config.prompt_encoder_config.patch_size
+        sparse = self.prompt_encoder.embed_points(
+            points, labels, (height * patch, width * patch), self.shared_image_embedding
+        )
+        token_mask = jnp.pad(labels != PADDING, ((0, 0), (0, 0), (0, 1)), constant_values=True)
+        return sparse, token_mask, self.prompt_encoder.embed_masks(masks, height, width)
+
+    def decode_masks(
+        self,
+        image_embeddings: ImageEmbeddings,
+        points: jax.Array,
+        labels: jax.Array,
+        masks: jax.Array | None = None,
+        attention_similarity: jax.Array | None = None,
+        target_embedding: jax.Array | None = None,
+        *,
+        multimask_output: bool = True,
+        mask_padding: bool = True,
+    ) -> MaskPrediction:
+        """Predict masks for prompts on encoded images.
+
+        mask_padding=False lets padding take part in attention, as transformers does. The other arguments are
+        those of `encode_image`, `encode_prompts` and `MaskDecoder`.
+        """
+        grid_size = image_embeddings[2].shape[1:3]
+        sparse, token_mask, dense = self.encode_prompts(points, labels, masks, grid_size)
+        prediction = self.mask_decoder(
+            image_embeddings,
+            self.shared_image_embedding.grid(*grid_size),
+            sparse,
+            dense,
+            token_mask if mask_padding else None,
+            attention_similarity,
+            target_embedding,
+        )
+        return self.mask_decoder.select(prediction, multimask_output)
+
+    def __call__(
+        self,
+        pixel_values: jax.Array,
+        points: jax.Array,
+        labels: jax.Array,
+        masks: jax.Array | None = None,
+        *,
+        multimask_output: bool = True,
+    ) -> MaskPrediction:
+        """Encode images and decode masks in one go; arguments as in `encode_image` and `decode_masks`."""
+        return self.decode_masks(
+            self.encode_image(pixel_values), points, labels, masks, multimask_output=multimask_output
+        )

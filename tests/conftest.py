@@ -1,0 +1,34 @@
+"""Settings and fixtures for all tests: strict JAX, a compilation cache, the reference folder."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from small_models import random_tensors, small_config
+
+from sam2_jax import Sam2Model
+from sam2_jax.checkpoint import names
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Folder with real weights, photos and reference outputs, named by SAM2_JAX_REFERENCE_DIR."""
+    folder = os.environ.get("SAM2_JAX_REFERENCE_DIR")
+    if not folder:
+        pytest.skip("needs the reference weights and outputs: set SAM2_JAX_REFERENCE_DIR to their folder")
+    if not Path(folder).is_dir():
+        pytest.fail(f"SAM2_JAX_REFERENCE_DIR={folder} is not a folder")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Sam2Model:
+    """A small model with random weights."""
+    config = small_config()
+    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))))

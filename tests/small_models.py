@@ -1,0 +1,42 @@
+"""Small networks with well-spread random weights, the same on every machine, for tests and goldens."""
+
+import numpy as np
+
+from sam2_jax import Sam2Config
+from sam2_jax.checkpoint import names
+from sam2_jax.predict import parameter_shapes
+
+
+def small_config(image_size: int | tuple[int, int] = 128) -> Sam2Config:
+    """A four-stage network a few thousand times cheaper than hiera-tiny, with every special case of the sizes.
+
+    Windows that do not divide the grid (padding), a global block, pooling, and a 14 x 14 background.
+    """
+    backbone = {
+        "hidden_size": 16,
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "blocks_per_stage": [1, 2, 3, 2],
+        "window_size_per_stage": [8, 4, 6, 3],
+        "global_attention_blocks": [4],
+        "window_positional_embedding_background_size": [14, 14],
+    }
+    vision = {"backbone_config": backbone, "backbone_channel_list": [128, 64, 32, 16], "fpn_hidden_size": 32}
+    decoder = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32}
+    prompt = {"hidden_size": 32, "mask_input_channels": 8}
+    return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
+
+
+def random_tensors(config: Sam2Config, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random float32 tensors under transformers' names, the Fourier copies equal.
+
+    Norm scales lie around 1 and nothing is zero, so that no term can hide; kernels keep activations near 1.
+    """
+    rng = np.random.default_rng(seed)
+    flat = {}
+    for name, shape in sorted(parameter_shapes(config).items()):
+        noise = rng.standard_normal(shape)
+        fan_in = np.prod(shape[:-1]) if name.endswith("kernel") else 1
+        scale = {"kernel": fan_in**-0.5, "scale": 0.2, "bias": 0.2}.get(name.rpartition(".")[2], 0.5)
+        flat[name] = (noise * scale + name.endswith("scale")).astype(np.float32)
+    return names.to_torch(flat)
