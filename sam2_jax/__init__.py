@@ -11,6 +11,7 @@ from sam2_jax.config import (
     released_config,
 )
 from sam2_jax.predict import Sam2ImageSegmentationOutput, Sam2Model
+from sam2_jax.processing.processor import Sam2Processor
 
 __all__ = [
     "RELEASED_MODELS",
@@ -19,6 +20,7 @@ __all__ = [
     "Sam2ImageSegmentationOutput",
     "Sam2MaskDecoderConfig",
     "Sam2Model",
+    "Sam2Processor",
     "Sam2PromptEncoderConfig",
     "Sam2VideoConfig",
     "Sam2VisionConfig",

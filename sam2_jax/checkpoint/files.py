@@ -1,15 +1,14 @@
 """Reading and writing checkpoints: safetensors and config.json, whole or not at all."""
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint.names import Tensors, is_video_only, to_flax, to_torch
 from sam2_jax.config import Sam2Config, Sam2VideoConfig
 from sam2_jax.hub import WEIGHT_FILES
@@ -76,41 +75,16 @@ def write_checkpoint(
     dtype = str(next(iter(tensors.values())).dtype)
     description = config.to_dict() | {"architectures": [_ARCHITECTURES[config.model_type]], "dtype": dtype}
 
+    def write_weights(path: Path) -> None:
+        try:
+            save_file(tensors, path, metadata=metadata)
+        except SafetensorError as error:  # its own word for a full disk
+            raise OSError(str(error)) from error
+
+    folder = Path(folder)
     write_together(
-        Path(folder),
         {
-            WEIGHT_FILES[layout]: lambda path: save_file(tensors, path, metadata=metadata),
-            "config.json": lambda path: path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8"),
-        },
+            folder / WEIGHT_FILES[layout]: write_weights,
+            folder / "config.json": lambda path: path.write_text(json.dumps(description, indent=2) + "\n"),
+        }
     )
-
-
-def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write several files of a folder: all of them aside first, then all moved into place.
-
-    Raises ValueError if the folder cannot be made or written; nothing half-written is left behind.
-    """
-    aside: dict[str, Path] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in writers.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-            os.close(handle)
-            aside[name] = Path(temporary)
-            aside[name].chmod(0o666 & ~_umask())
-            write(aside[name])
-            with aside[name].open("rb+") as file:
-                os.fsync(file.fileno())
-        for name, path in aside.items():
-            path.replace(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot write to {folder}: {error}. Choose a folder you may write to") from error
-    finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,0 +1,1 @@
+"""Pictures and prompts in, masks out: numpy and Pillow only, no JAX."""
