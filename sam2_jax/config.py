@@ -49,7 +49,8 @@ class _Config:
         if isinstance(value, Mapping):
             return cls.from_dict(value)
         raise ValueError(
-            f"{type(self).__name__}.{name} must be a {cls.__name__}, a dictionary or None; got {type(value).__name__}"
+            f"{type(self).__name__}.{name} must be a {cls.__name__}, a dictionary or None; "
+            f"got {type(value).__name__}"
         )
 
     def _check(self) -> None:
@@ -221,7 +222,9 @@ class Sam2VisionConfig(_Config):
             "1 with fpn_stride 1 and fpn_padding 0, as in every SAM 2 model",
         )
         self._require(
-            self.num_feature_levels == 3, "num_feature_levels", "3: the mask decoder reads strides 4, 8 and 16"
+            self.num_feature_levels == 3,
+            "num_feature_levels",
+            "3: the mask decoder reads strides 4, 8 and 16",
         )
 
 
@@ -496,7 +499,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }
 # What SAM 2.0 lacks of 2.1; the image network is the same.
-_VERSIONS: dict[str, dict[str, bool]] = {
+_VERSIONS: dict[str, dict[str, Any]] = {
     "2.0": {
         "enable_occlusion_spatial_embedding": False,
         "enable_temporal_pos_encoding_for_object_pointers": False,

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -41,7 +42,11 @@ class HubFolder:
     ) -> None:
         self.model = model
         self.is_local = Path(model).is_dir()
-        self._options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        self._options: dict[str, Any] = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
         if self.is_local:
             return
         if Path(model).is_file():
@@ -51,7 +56,8 @@ class HubFolder:
             )
         if not _REPOSITORY.match(str(model)):
             raise ValueError(
-                f"model {str(model)!r} is neither an existing folder nor a hub id such as 'owner/name'. {_known()}"
+                f"model {str(model)!r} is neither an existing folder nor a hub id such as 'owner/name'. "
+                f"{_known()}"
             )
 
     def find(self, name: str) -> Path | None:
@@ -64,12 +70,13 @@ class HubFolder:
             return path if path.is_file() else None
         repository = str(self.model)
         try:
-            return Path(hf_hub_download(repository, name, **self._options))
+            return Path(str(hf_hub_download(repository, name, **self._options)))
         except RevisionNotFoundError as error:
             raise ValueError(f"{repository} has no revision {self._options['revision']!r}") from error
         except RepositoryNotFoundError as error:
             raise ValueError(
-                f"the hub has no model {repository!r}, or it is private (then log in: hf auth login). {_known()}"
+                f"the hub has no model {repository!r}, or it is private (then log in: hf auth login). "
+                f"{_known()}"
             ) from error
         except LocalEntryNotFoundError as error:
             raise ValueError(_unreachable(repository, name)) from error
@@ -101,9 +108,13 @@ class HubFolder:
                 break
         if not found:
             wanted = " or ".join(file for name, file in WEIGHT_FILES.items() if layout in (None, name))
-            raise ValueError(f"{self.model} holds no weights: expected {wanted}, whole or sharded with .index.json")
+            raise ValueError(
+                f"{self.model} holds no weights: expected {wanted}, whole or sharded with .index.json"
+            )
         if len(found) > 1:
-            raise ValueError(f"{self.model} holds weights in layouts {sorted(found)}; choose one with layout=")
+            raise ValueError(
+                f"{self.model} holds weights in layouts {sorted(found)}; choose one with layout="
+            )
         return next(iter(found.items()))
 
     def _single_or_shards(self, file: str) -> list[Path]:
@@ -116,7 +127,9 @@ class HubFolder:
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{index} is not a safetensors index with a weight_map; download it again") from error
+            raise ValueError(
+                f"{index} is not a safetensors index with a weight_map; download it again"
+            ) from error
         for shard in shards:
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise ValueError(f"{index} names the shard {shard!r}; shards must lie beside the index")
@@ -130,6 +143,6 @@ def _known() -> str:
 def _unreachable(repository: str, name: str) -> str:
     return (
         f"cannot reach the model hub for {name} of {repository!r}, and the local cache does not have it. "
-        "Connect to the internet, set HF_ENDPOINT to a mirror, or download the model elsewhere and give its folder "
-        "in place of the id"
+        "Connect to the internet, set HF_ENDPOINT to a mirror, or download the model elsewhere and give its "
+        "folder in place of the id"
     )

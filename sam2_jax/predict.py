@@ -50,7 +50,12 @@ def _encode(module: Sam2, params: Any, pixel_values: jax.Array, record: tuple[st
 
 @partial(jax.jit, static_argnames=("module", "record", "multimask_output", "mask_padding"))
 def _decode(
-    module: Sam2, params: Any, *prompts: Any, record: tuple[str, ...], multimask_output: bool, mask_padding: bool
+    module: Sam2,
+    params: Any,
+    *prompts: Any,
+    record: tuple[str, ...],
+    multimask_output: bool,
+    mask_padding: bool,
 ) -> Any:
     return module.apply(
         {"params": params},
@@ -161,8 +166,8 @@ class Sam2Model:
         input_boxes [B, P, 4], (x0, y0, x1, y1).
         input_masks: logits [B, 1, h, w] for all objects of an image, or [B, P, h, w] for each.
         multimask_output: three masks for each object, in the network's order, or the one it stands by.
-        attention_similarity [B, P, heads, T, h * w] and target_embedding [B, P, T, C] (either may be 1 where it
-        repeats) steer attention as PerSAM does; T is 6 output tokens, the prompts, one not-a-point.
+        attention_similarity [B, P, heads, T, h * w] and target_embedding [B, P, T, C] (1 where they repeat)
+        steer attention as PerSAM does; T is 6 output tokens, the prompts, one not-a-point.
         original_sizes is accepted and unused, so that all the processor returns can be passed on.
 
         Raises ValueError for shapes, labels or numbers that cannot be meant.
@@ -223,8 +228,8 @@ class Sam2Model:
             hint = "use the model's processor, or config.with_image_size for another size"
             if len(shape) == 4 and shape[1] == expected[2]:
                 hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
-            wanted = ", ".join(map(str, expected))
-            raise ValueError(f"pixel_values must be of shape (batch, {wanted}); got {shape}: {hint}")
+            dimensions = ", ".join(map(str, expected))
+            raise ValueError(f"pixel_values must be of shape (batch, {dimensions}); got {shape}: {hint}")
         wanted = {"hidden_states": hidden_states, "attentions": attentions}
         record = tuple(name for name, is_wanted in wanted.items() if is_wanted)
         return _encode(self.module, self.params, jnp.asarray(pixel_values), record)
@@ -328,10 +333,14 @@ def _join_prompts(
         points = _floats("input_points", points, 4, 2, "(batch, objects, points, 2)", batch)
         labels = np.ones(points.shape[:3], np.int32) if labels is None else np.asarray(labels)
         if labels.shape != points.shape[:3]:
-            raise ValueError(f"input_labels must have the shape of the points, {points.shape[:3]}; got {labels.shape}")
+            raise ValueError(
+                f"input_labels must have the shape of the points, {points.shape[:3]}; got {labels.shape}"
+            )
         allowed = (PADDING, NOT_A_POINT, 0, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
         if not np.isin(labels, allowed).all():
-            raise ValueError(f"input_labels must be among {allowed}; got {sorted(set(labels.ravel().tolist()))}")
+            raise ValueError(
+                f"input_labels must be among {allowed}; got {sorted(set(labels.ravel().tolist()))}"
+            )
         if not np.isfinite(points[labels != PADDING]).all():
             raise ValueError("input_points must be finite numbers; got NaN or infinity")
         joined_points.append(points)
@@ -344,7 +353,8 @@ def _join_prompts(
             raise ValueError("input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1")
         if points is not None and points.shape[1] != boxes.shape[1]:
             raise ValueError(
-                f"input_points and input_boxes must be for as many objects; got {points.shape[1]} and {boxes.shape[1]}"
+                "input_points and input_boxes must be for as many objects; got "
+                f"{points.shape[1]} and {boxes.shape[1]}"
             )
         corners = np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32)
         joined_points.append(boxes.reshape(*boxes.shape[:2], 2, 2))
@@ -401,7 +411,9 @@ def _check_similarity(similarity: Any, batch: int, objects: int) -> jax.Array | 
     return array
 
 
-def _vision_record(recorded: Mapping[str, Any], collection: str, config: Sam2Config) -> tuple[jax.Array, ...] | None:
+def _vision_record(
+    recorded: Mapping[str, Any], collection: str, config: Sam2Config
+) -> tuple[jax.Array, ...] | None:
     if collection not in recorded:
         return None
     backbone = recorded[collection]["vision_encoder"]["backbone"]
@@ -413,5 +425,7 @@ def _vision_record(recorded: Mapping[str, Any], collection: str, config: Sam2Con
 
 def _decoder_attentions(recorded: Mapping[str, Any]) -> dict[str, jax.Array]:
     transformer = recorded["attentions"]["mask_decoder"]["transformer"]
-    flat = names.flatten(jax.tree.map(lambda sown: sown[0], transformer, is_leaf=lambda x: isinstance(x, tuple)))
+    flat = names.flatten(
+        jax.tree.map(lambda sown: sown[0], transformer, is_leaf=lambda x: isinstance(x, tuple))
+    )
     return {names.torch_name(name).removesuffix(".weights"): value for name, value in flat.items()}

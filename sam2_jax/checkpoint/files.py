@@ -23,7 +23,7 @@ def read_safetensors(path: Path) -> Tensors:
     """
     try:
         with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} cannot be read as safetensors: it is truncated, corrupt or another format ({error}). "
@@ -60,7 +60,10 @@ def _cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
 
 
 def write_checkpoint(
-    folder: str | Path, flat: Mapping[str, np.ndarray], config: Sam2Config | Sam2VideoConfig, layout: str = "flax"
+    folder: str | Path,
+    flat: Mapping[str, np.ndarray],
+    config: Sam2Config | Sam2VideoConfig,
+    layout: str = "flax",
 ) -> None:
     """Write flat Flax parameters and config.json to a folder, in Flax or transformers layout.
 

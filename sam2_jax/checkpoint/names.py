@@ -74,8 +74,8 @@ def to_flax(tensors: Mapping[str, np.ndarray]) -> Tensors:
     copy = tensors.pop(FOURIER_COPY, None)
     if copy is not None and not np.array_equal(tensors.setdefault(FOURIER, copy), copy):
         raise ValueError(
-            f"{FOURIER} and {FOURIER_COPY} must be equal and are not: a randomly initialised transformers model "
-            "has this defect; copy one over the other before saving it"
+            f"{FOURIER} and {FOURIER_COPY} must be equal and are not: a randomly initialised "
+            "transformers model has this defect; copy one over the other before saving it"
         )
     flat = {}
     for name, tensor in tensors.items():
@@ -118,8 +118,10 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def check_names(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Compare expected with found names and shapes; raise ValueError showing every difference side by side."""
+def check_names(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    """Raise ValueError, every difference side by side, unless expected and found agree."""
     problems = []
     for name in sorted(expected.keys() | found.keys()):
         left, right = expected.get(name), found.get(name)
@@ -127,16 +129,17 @@ def check_names(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tup
             problems.append((name, "-" if left is None else str(left), "-" if right is None else str(right)))
     if problems:
         raise ValueError(
-            f"{source} does not fit the configured network: {len(problems)} of {len(expected)} tensors are missing "
-            "(found is -), unexpected (expected is -) or of another shape. Check that config.json belongs to these "
-            f"weights.\n{_table([('tensor', 'expected', 'found'), *problems])}"
+            f"{source} does not fit the configured network: {len(problems)} of {len(expected)} tensors are "
+            "missing (found is -), unexpected (expected is -) or of another shape. Check that config.json "
+            f"belongs to these weights.\n{_table([('tensor', 'expected', 'found'), *problems])}"
         )
 
 
 def _table(rows: list[tuple[str, ...]], limit: int = 40) -> str:
     shown = rows[: limit + 1]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
-    lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in shown]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in shown]
+    lines = ["  " + "  ".join(row).rstrip() for row in padded]
     if len(rows) > len(shown):
         lines.append(f"  ... and {len(rows) - len(shown)} more")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from sam2_jax.model.positions import resize_bicubic
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max pooling of x [..., H, W, C] to [..., H // 2, W // 2, C]; an odd last row or column is dropped."""
+    """2x2 max pooling of x [..., H, W, C] to [..., H // 2, W // 2, C]; odd last rows are dropped."""
     *lead, height, width, channels = x.shape
     x = x[..., : height // 2 * 2, : width // 2 * 2, :]
     return x.reshape(*lead, height // 2, 2, width // 2, 2, channels).max(axis=(-4, -2))
@@ -164,7 +164,7 @@ class Hiera(nn.Module):
         self.pos_embed_window = self.param(
             "pos_embed_window", zeros, (1, window, window, config.hidden_size), self.param_dtype
         )
-        blocks = []
+        blocks: list[MultiScaleBlock] = []
         for stage, depth in enumerate(config.blocks_per_stage):
             for i in range(depth):
                 # A stage's window size takes effect one block late: its first block keeps the last stage's.

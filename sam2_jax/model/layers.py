@@ -51,7 +51,7 @@ class MLP(nn.Module):
 
 
 def recording(module: nn.Module, collection: str) -> bool:
-    """Whether the caller of `apply` asked for this collection ("hidden_states", "attentions") to be recorded."""
+    """Whether the caller of `apply` wants this collection, "hidden_states" or "attentions"."""
     return module.is_mutable_collection(collection) and not module.is_initializing()
 
 

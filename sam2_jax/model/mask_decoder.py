@@ -45,7 +45,11 @@ class Attention(nn.Module):
 
         wanted = recording(self, "attentions")
         out, weights = attend(
-            project(query, "q_proj"), project(key, "k_proj"), project(value, "v_proj"), bias, return_weights=wanted
+            project(query, "q_proj"),
+            project(key, "k_proj"),
+            project(value, "v_proj"),
+            bias,
+            return_weights=wanted,
         )
         if wanted:
             self.sow("attentions", "weights", weights)
@@ -146,7 +150,7 @@ class TwoWayTransformer(nn.Module):
             if target is not None:
                 tokens = tokens + target
                 if layer.is_first:
-                    # PerSAM adds in place to a tensor that is also the tokens' positions; its results rest on it.
+                    # PerSAM adds in place to a tensor that is also the positions; results rest on it.
                     positions = tokens
             tokens, image = layer(tokens, image, positions, image_positions, token_bias, similarity)
         attended = self.final_attn_token_to_image(tokens + positions, image + image_positions, image)
@@ -203,7 +207,11 @@ class MaskDecoder(nn.Module):
         def token(count: int) -> nn.Embed:
             return nn.Embed(count, width, embedding_init=normal, **types)
 
-        self.obj_score_token, self.iou_token, self.mask_tokens = token(1), token(1), token(self.num_mask_tokens)
+        self.obj_score_token, self.iou_token, self.mask_tokens = (
+            token(1),
+            token(1),
+            token(self.num_mask_tokens),
+        )
         self.transformer = TwoWayTransformer(config, **types)
         self.conv_s0 = nn.Conv(width // 8, (1, 1), kernel_init=normal, **types)
         self.conv_s1 = nn.Conv(width // 4, (1, 1), kernel_init=normal, **types)
@@ -218,7 +226,7 @@ class MaskDecoder(nn.Module):
         self.pred_obj_score_head = MLP((width, width, 1), **types)
 
     def project_features(self, levels: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        """Narrow pyramid levels at strides 4 and 8 to the C / 8 and C / 4 channels that masks are drawn from."""
+        """Narrow pyramid levels at strides 4 and 8 to C / 8 and C / 4 channels."""
         return self.conv_s0(levels[0]), self.conv_s1(levels[1])
 
     def __call__(
@@ -233,7 +241,7 @@ class MaskDecoder(nn.Module):
     ) -> MaskPrediction:
         """Predict all masks: index 0 is the single-mask output, the rest are the multimask outputs.
 
-        features: image embeddings at strides 4, 8 and 16, [B, 4h, 4w, C / 8], [B, 2h, 2w, C / 4], [B, h, w, C].
+        features: image embeddings [B, 4h, 4w, C / 8], [B, 2h, 2w, C / 4] and [B, h, w, C].
         image_positions: [1, h, w, C]. sparse: prompt tokens [B, P, N, C]. dense: [B or 1, P or 1, h, w, C].
         token_mask: [B, P, N], False for padding tokens, which nothing may attend to.
         attention_similarity: float32, broadcasts to [B, P, heads, T, h * w]; target_embedding broadcasts to
@@ -262,7 +270,9 @@ class MaskDecoder(nn.Module):
 
         mask_tokens = tokens[:, :, 2:count]
         pixels = self._upscale(image.reshape(batch, objects, height, width, channels), fine, middle)
-        hyper = jnp.stack([mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2)
+        hyper = jnp.stack(
+            [mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2
+        )
         return MaskPrediction(
             masks=jnp.einsum("bpmc,bphwc->bpmhw", hyper, pixels, preferred_element_type=jnp.float32),
             iou_scores=nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32)),
@@ -290,8 +300,12 @@ class MaskDecoder(nn.Module):
         """
         masks, scores, tokens, _ = prediction
         if multimask_output:
-            return prediction._replace(masks=masks[:, :, 1:], iou_scores=scores[:, :, 1:], tokens=tokens[:, :, 1:])
-        single = prediction._replace(masks=masks[:, :, :1], iou_scores=scores[:, :, :1], tokens=tokens[:, :, :1])
+            return prediction._replace(
+                masks=masks[:, :, 1:], iou_scores=scores[:, :, 1:], tokens=tokens[:, :, 1:]
+            )
+        single = prediction._replace(
+            masks=masks[:, :, :1], iou_scores=scores[:, :, :1], tokens=tokens[:, :, :1]
+        )
         config = self.config
         if not config.dynamic_multimask_via_stability:
             return single

@@ -43,7 +43,8 @@ class FeaturePyramid(nn.Module):
         above: jax.Array | None = None
         for i in range(last, -1, -1):
             lateral = self.convs[last - i](stages[i])  # parameters are listed from deep to shallow
-            top_down = above is not None and i in self.config.fpn_top_down_levels
-            above = lateral + upsample_nearest(above) if top_down else lateral
+            if above is not None and i in self.config.fpn_top_down_levels:
+                lateral = lateral + upsample_nearest(above)
+            above = lateral
             levels.insert(0, above)
         return tuple(levels[: self.config.num_feature_levels])

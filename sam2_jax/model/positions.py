@@ -1,4 +1,4 @@
-"""Positions: the torch-exact bicubic resize and random Fourier features, float32 whatever the model's dtype."""
+"""Positions: torch's bicubic resize and random Fourier features, float32 whatever the model's dtype."""
 
 from functools import lru_cache
 

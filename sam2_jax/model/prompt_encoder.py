@@ -56,7 +56,11 @@ class PromptEncoder(nn.Module):
         self.mask_embed = MaskEmbedding(config, **types)
 
     def embed_points(
-        self, points: jax.Array, labels: jax.Array, image_size: tuple[int, int], fourier: RandomFourierEmbedding
+        self,
+        points: jax.Array,
+        labels: jax.Array,
+        image_size: tuple[int, int],
+        fourier: RandomFourierEmbedding,
     ) -> jax.Array:
         """Embed points [B, P, N, 2], (x, y) pixels of the network's input, as tokens [B, P, N + 1, C].
 

@@ -60,7 +60,7 @@ class Sam2(nn.Module):
         )
 
     def encode_image(self, pixel_values: jax.Array) -> ImageEmbeddings:
-        """Embed normalised pixels [B, H, W, 3] as [B, H/4, W/4, C/8], [B, H/8, W/8, C/4], [B, H/16, W/16, C]."""
+        """Embed pixels [B, H, W, 3] as [B, H/4, W/4, C/8], [B, H/8, W/8, C/4] and [B, H/16, W/16, C]."""
         levels = self.vision_encoder(pixel_values)
         fine, middle = self.mask_decoder.project_features(levels)
         return fine, middle, levels[2] + self.no_memory_embedding[None].astype(self.dtype)
@@ -103,7 +103,8 @@ class Sam2(nn.Module):
         mask_padding=False lets padding take part in attention, as transformers does. The other arguments are
         those of `encode_image`, `encode_prompts` and `MaskDecoder`.
         """
-        grid_size = image_embeddings[2].shape[1:3]
+        height, width = image_embeddings[2].shape[1:3]
+        grid_size = height, width
         sparse, token_mask, dense = self.encode_prompts(points, labels, masks, grid_size)
         prediction = self.mask_decoder(
             image_embeddings,

@@ -1,6 +1,7 @@
 """Pictures as arrays: reading, resizing exactly as the reference does, normalising."""
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ _TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open a picture file as people see it: upright, by its EXIF orientation; the first frame of an animation.
+    """Open a picture file as people see it: upright by its EXIF orientation, an animation's first frame.
 
     Raises ValueError, naming the file, if it is missing, not a picture, broken or too large; warns if frames
     are left out.
@@ -39,8 +40,8 @@ def open_image(path: str | Path) -> Image.Image:
 def to_rgb(image: Any) -> np.ndarray:
     """Return a picture as uint8 [H, W, 3], transparency laid on white as the reference does.
 
-    image: a path, a PIL image of any mode (taken as it lies, without EXIF rotation), or a uint8 or uint16 array
-    [H, W] or [H, W, 1, 3 or 4]. 16 bits a channel are scaled to 8. Raises ValueError for anything else.
+    image: a path, a PIL image of any mode (taken as it lies, without EXIF rotation), or a uint8 or uint16
+    array [H, W] or [H, W, 1, 3 or 4]. 16 bits a channel are scaled to 8. Raises ValueError for anything else.
     """
     if isinstance(image, (str, Path)):
         image = open_image(image)
@@ -68,7 +69,9 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
         array = np.asarray(image)
         if array.min() < 0 or array.max() > 65535:
-            raise ValueError(f"a grey image of mode {image.mode} must have values 0 to 65535; convert it to 8 bits")
+            raise ValueError(
+                f"a grey image of mode {image.mode} must have values 0 to 65535; convert it to 8 bits"
+            )
         return np.repeat(_to_8_bits(array)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("an image of mode F has no known range; convert it to 8 bits first")
@@ -102,7 +105,7 @@ def _antialias_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 [H, W, C] to [height, width, C], equal bit for bit to torch's antialiased bilinear on uint8.
+    """Resize uint8 [H, W, C] to [height, width, C], bit for bit as torch's antialiased bilinear does.
 
     Fixed-point weights, width first, rounded to uint8 after each axis (torch's `upsample_bilinear2d_aa`).
     """
@@ -119,14 +122,16 @@ def _resize_axis(image: np.ndarray, axis: int, size: int) -> np.ndarray:
     integers = (0.5 + weights * 2**bits).astype(np.int32)
     shape = [1] * image.ndim
     shape[axis] = size
-    total = np.full([*image.shape[:axis], size, *image.shape[axis + 1 :]], 2 ** (bits - 1) if bits else 0, np.int32)
+    total = np.full(
+        [*image.shape[:axis], size, *image.shape[axis + 1 :]], 2 ** (bits - 1) if bits else 0, np.int32
+    )
     for tap in range(index.shape[1]):
         total += image.take(index[:, tap], axis=axis) * integers[:, tap].reshape(shape)
     return np.clip(total >> bits, 0, 255).astype(np.uint8)
 
 
-def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Normalise uint8 [H, W, C] to float32: (x - 255 mean) / (255 std)."""
-    scaled_mean = np.float32(mean) * np.float32(255)
-    scaled_std = np.float32(std) * np.float32(255)
+    scaled_mean = np.asarray(mean, np.float32) * np.float32(255)
+    scaled_std = np.asarray(std, np.float32) * np.float32(255)
     return (image.astype(np.float32) - scaled_mean) / scaled_std

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def upscale(logits: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize logits [..., h, w] to float32 [..., height, width], bilinear between pixel centres, no antialias.
+    """Resize logits [..., h, w] to float32 [..., height, width], bilinear, without antialias.
 
     Equal to torch's `interpolate(mode="bilinear", align_corners=False)`.
     """

@@ -70,9 +70,9 @@ class Sam2Processor:
     ) -> dict[str, np.ndarray]:
         """Prepare one or several pictures, prompts on them, or both.
 
-        images: a path, PIL image or array [H, W, C], or a list of them. input_points: image > object > point >
-        (x, y), input_labels: image > object > point, input_boxes: image > object > (x0, y0, x1, y1), all in the
-        pictures' pixels. original_sizes: (height, width) of each picture, if images are not given.
+        images: a path, PIL image or array [H, W, C], or a list of them. In the pictures' pixels:
+        input_points: image > object > point > (x, y), input_labels: image > object > point, input_boxes:
+        image > object > (x0, y0, x1, y1). original_sizes: (height, width) of each picture, if images are not given.
 
         Returns what was asked for of pixel_values float32 [B, H, W, 3], original_sizes int64 [B, 2],
         input_points float32 [B, P, N, 2], input_labels int64 [B, P, N], input_boxes float32 [B, P, 4].
@@ -84,11 +84,15 @@ class Sam2Processor:
             if not pictures:
                 raise ValueError("images must not be an empty list")
             found = [picture.shape[:2] for picture in pictures]
-            if original_sizes is not None and np.asarray(original_sizes).tolist() != [list(size) for size in found]:
+            if original_sizes is not None and np.asarray(original_sizes).tolist() != [
+                list(size) for size in found
+            ]:
                 raise ValueError(f"original_sizes must be those of the images, {found}; leave them out")
             original_sizes = found
             resized = [resize(picture, *self.size) for picture in pictures]
-            inputs["pixel_values"] = np.stack([normalize(x, self.image_mean, self.image_std) for x in resized])
+            inputs["pixel_values"] = np.stack(
+                [normalize(x, self.image_mean, self.image_std) for x in resized]
+            )
         if original_sizes is None:
             raise ValueError("images or original_sizes must be given")
         sizes = _sizes(original_sizes)
@@ -112,7 +116,9 @@ class Sam2Processor:
         """
         sizes = _sizes(original_sizes)
         if len(masks) != len(sizes):
-            raise ValueError(f"original_sizes must be for {len(masks)} images, as masks are; got {len(sizes)}")
+            raise ValueError(
+                f"original_sizes must be for {len(masks)} images, as masks are; got {len(sizes)}"
+            )
         full = [mask_tools.upscale(np.asarray(m), *size) for m, size in zip(masks, sizes, strict=True)]
         return [logits > mask_threshold for logits in full] if binarize else full
 
@@ -129,5 +135,7 @@ def _as_list(images: Any) -> list[Any]:
 def _sizes(sizes: Any) -> list[Size]:
     array = np.asarray(sizes)
     if array.ndim != 2 or array.shape[1] != 2 or not (array > 0).all():
-        raise ValueError(f"original_sizes must be (height, width) of each image, in pixels; got {array.tolist()}")
+        raise ValueError(
+            f"original_sizes must be (height, width) of each image, in pixels; got {array.tolist()}"
+        )
     return [(int(height), int(width)) for height, width in array]

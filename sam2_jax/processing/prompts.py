@@ -1,4 +1,4 @@
-"""Prompts as people write them, nested lists of any raggedness, as the rectangular arrays the network takes."""
+"""Prompts as people write them, nested and ragged, as the rectangular arrays that the network takes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,17 +58,20 @@ def read_boxes(boxes: Any, sizes: Sequence[Size], target: Size) -> np.ndarray:
     counts = [len(image) for image in nested]
     if len(set(counts)) > 1:
         raise ValueError(
-            f"input_boxes must be equally many for every image; got {counts}. Segment the images one by one, or give "
-            "each box as two points with labels 2 and 3"
+            f"input_boxes must be equally many for every image; got {counts}. Segment the "
+            "images one by one, or give each box as two points with labels 2 and 3"
         )
     for b, image in enumerate(nested):
         for p, (x0, y0, x1, y1) in enumerate(image):
             if x1 < x0 or y1 < y0:
                 raise ValueError(
-                    f"input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; box {p} of image {b} is "
-                    f"({x0:g}, {y0:g}, {x1:g}, {y1:g}): is it (x, y, width, height)?"
+                    f"input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; box {p} of image "
+                    f"{b} is ({x0:g}, {y0:g}, {x1:g}, {y1:g}): is it (x, y, width, height)?"
                 )
-    corners = [_scale(np.stack(image).reshape(-1, 2, 2), size, target) for image, size in zip(nested, sizes, strict=True)]
+    corners = [
+        _scale(np.stack(image).reshape(-1, 2, 2), size, target)
+        for image, size in zip(nested, sizes, strict=True)
+    ]
     return np.stack(corners).reshape(len(nested), counts[0], 4)
 
 
@@ -84,7 +87,8 @@ def _nest(name: str, values: Any) -> list[Any]:
         if depth == len(levels):
             if isinstance(node, bool) or not isinstance(node, (int, float)):
                 raise ValueError(
-                    f"{name} must be nested {len(levels)} deep ({layout}); {place} is {_kind(node)}, not a number"
+                    f"{name} must be nested {len(levels)} deep ({layout}); {place} is {_kind(node)}, not "
+                    "a number"
                 )
             if not np.isfinite(node):
                 raise ValueError(f"{name} must be finite numbers; {place} is {node}")
@@ -118,8 +122,8 @@ def _check_images(name: str, nested: list[Any], sizes: Sequence[Size]) -> None:
 def _labels_of(labels: list[Any], count: int, image: int, place: int) -> list[Any]:
     if len(labels) != count:
         raise ValueError(
-            f"input_labels must have one label for each point: object {place} of image {image} has {count} points "
-            f"and {len(labels)} labels"
+            f"input_labels must have one label for each point: object {place} of image {image} has "
+            f"{count} points and {len(labels)} labels"
         )
     return labels
 

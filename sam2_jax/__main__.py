@@ -1,0 +1,8 @@
+"""`python -m sam2_jax` is the `sam2-jax` command."""
+
+import sys
+
+from sam2_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""The `sam2-jax` command."""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sam2_jax.atomic import write_together
+from sam2_jax.processing.drawing import Drawn, overlay, side_by_side
+from sam2_jax.processing.images import open_image, to_rgb
+from sam2_jax.processing.masks import bounding_box, encode_rle, upscale
+
+DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
+
+_EXAMPLE = """example, two objects, the first by two clicks and the second by a box:
+  sam2-jax segment truck.jpg --point 500,375 --negative 1125,625 --object --box 425,600,700,875
+"""
+
+# A mask prompt is given as a picture; this makes logits of it, as the video model does with masks.
+_MASK_LOGIT = 10.0
+
+
+@dataclass
+class Prompt:
+    """What the user said about one object, in the photo's pixels."""
+
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    box: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether it is a single click, which may mean a part, an object or a group."""
+        return self.labels == [1] and self.box is None and self.mask is None
+
+    def as_points(self) -> tuple[list[tuple[float, float]], list[int]]:
+        """Points and labels that say all but the mask; a box is its corners, nothing a not-a-point."""
+        points, labels = list(self.points), list(self.labels)
+        if self.box is not None:
+            points += [self.box[:2], self.box[2:]]
+            labels += [2, 3]
+        return (points, labels) if points else ([(0.0, 0.0)], [-1])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One mask of one object: bool [H, W] at the photo's size, and its predicted IoU."""
+
+    mask: np.ndarray
+    score: float
+
+
+class _AddPrompt(argparse.Action):
+    """Collects --point, --negative, --box and --mask into the object begun by the last --object."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        prompts = namespace.prompts = namespace.prompts or [Prompt()]
+        kind = self.const
+        current = prompts[-1]
+        if kind == "object":
+            if current != Prompt():
+                prompts.append(Prompt())
+        elif kind in ("point", "negative"):
+            current.points.append(values)
+            current.labels.append(1 if kind == "point" else 0)
+        elif getattr(current, kind) is not None:
+            parser.error(f"{option} is given twice for one object; begin the next one with --object")
+        else:
+            setattr(current, kind, values)
+
+
+def _numbers(count: int, meaning: str) -> Any:
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != count or not np.isfinite(values).all():
+            raise argparse.ArgumentTypeError(f"expected {meaning} in pixels, such as {meaning}; got {text!r}")
+        return values
+
+    return parse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="sam2-jax", description="Segment Anything 2 in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    segment = commands.add_parser(
+        "segment",
+        help="segment objects of a photo from points, boxes and masks",
+        description="Segment objects of a photo and draw them. Prompts after --object are for the next one.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    segment.add_argument("photo", type=Path, help="picture file")
+    point, box = _numbers(2, "x,y"), _numbers(4, "x0,y0,x1,y1")
+    prompt: dict[str, Any] = {"action": _AddPrompt, "dest": "prompts"}
+    segment.add_argument(
+        "--point", const="point", type=point, metavar="X,Y", help="a point on the object", **prompt
+    )
+    segment.add_argument(
+        "--negative", const="negative", type=point, metavar="X,Y", help="a point off it", **prompt
+    )
+    segment.add_argument(
+        "--box", const="box", type=box, metavar="X0,Y0,X1,Y1", help="a box around it", **prompt
+    )
+    segment.add_argument(
+        "--mask",
+        const="mask",
+        type=Path,
+        metavar="FILE",
+        help="a rough mask of it: a picture, white inside",
+        **prompt,
+    )
+    segment.add_argument("--object", const="object", nargs=0, help="begin the next object", **prompt)
+    segment.add_argument("--all", action="store_true", help="three masks for each object, not only the best")
+    segment.add_argument("--model", default=DEFAULT_MODEL, help="hub id or folder (default: %(default)s)")
+    segment.add_argument("--revision", help="commit, tag or branch of the hub model")
+    segment.add_argument("--output", type=Path, metavar="FILE", help="overlay (default: PHOTO_segmented.png)")
+    segment.add_argument("--masks", type=Path, metavar="FOLDER", help="also write each mask as a PNG there")
+    segment.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write scores, boxes and run lengths there"
+    )
+    segment.set_defaults(run=segment_photo)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0 done, 1 the input was at fault (said on stderr)."""
+    arguments = build_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+        try:
+            arguments.run(arguments)
+        except ValueError as error:
+            print(f"sam2-jax: error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("sam2-jax: stopped; nothing half-written is left", file=sys.stderr)
+            return 130
+    return 0
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say what is done and, once done, how long it took."""
+    print(f"{what} ...", end=" ", flush=True)
+    start = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.perf_counter() - start:.2f} s", flush=True)
+
+
+def segment_photo(arguments: argparse.Namespace) -> None:
+    """The `segment` command. What can be wrong with the input is found before the model is loaded."""
+    prompts = [prompt for prompt in arguments.prompts or [] if prompt != Prompt()]
+    if not prompts:
+        raise ValueError("nothing to segment: give at least one --point, --box or --mask")
+    output = arguments.output or Path(f"{arguments.photo.stem}_segmented.png")
+    _check_output(output)
+    photo = to_rgb(open_image(arguments.photo))
+    height, width = photo.shape[:2]
+    print(f"{arguments.photo}: {width} x {height} pixels, {_count(len(prompts), 'object')}")
+    for number, prompt in enumerate(prompts, 1):
+        _check_prompt(prompt, number, height, width)
+    mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
+
+    with _step(f"load {arguments.model} (JAX starts, weights are fetched on first use)"):
+        import jax  # here, so that --help and a mistyped prompt answer at once
+
+        from sam2_jax.predict import Sam2Model
+        from sam2_jax.processing.processor import Sam2Processor
+
+        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
+        processor = Sam2Processor.from_pretrained(arguments.model, revision=arguments.revision)
+    with _step("prepare the picture"):
+        inputs = processor(images=photo)
+    with _step("encode the picture (compiled first)"):
+        embeddings = jax.block_until_ready(model.get_image_embeddings(inputs["pixel_values"]))
+    with _step(f"decode {_count(len(prompts), 'object')} (compiled first)"):
+        results = _decode(model, processor, embeddings, prompts, mask_prompts, (height, width), arguments.all)
+    found = [
+        sorted(candidates, key=lambda c: -c.score)[: None if arguments.all else 1]
+        for candidates in results.values()
+    ]
+    with _step(f"write {output}"):
+        write_together(_writers(arguments, output, photo, prompts, found))
+    for number, candidates in enumerate(found, 1):
+        for candidate in candidates:
+            x, y, w, h = bounding_box(candidate.mask)
+            share = 100 * candidate.mask.mean()
+            print(
+                f"object {number}: predicted IoU {candidate.score:.3f}, {candidate.mask.sum()} pixels "
+                f"({share:.1f} %), box {x},{y} to {x + w},{y + h}"
+            )
+
+
+def _decode(
+    model: Any,
+    processor: Any,
+    embeddings: Any,
+    prompts: list[Prompt],
+    masks: list[np.ndarray | None],
+    size: tuple[int, int],
+    want_all: bool,
+) -> dict[int, list[Candidate]]:
+    """Masks of every object, by its index: three for a single click, which may mean several things, else one.
+
+    Objects alike in that and in having a mask prompt are decoded together.
+    """
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault((want_all or prompt.is_ambiguous, masks[i] is not None), []).append(i)
+    results: dict[int, list[Candidate]] = {}
+    for (multimask, has_mask), members in groups.items():
+        points, labels = zip(*(prompts[i].as_points() for i in members), strict=True)
+        inputs = processor(original_sizes=[size], input_points=[points], input_labels=[labels])
+        logits = (
+            np.stack([mask for i in members if (mask := masks[i]) is not None])[None] if has_mask else None
+        )
+        outputs = model(**inputs, image_embeddings=embeddings, input_masks=logits, multimask_output=multimask)
+        scores = np.asarray(outputs.iou_scores)[0]
+        for i, low, row in zip(members, np.asarray(outputs.pred_masks)[0], scores, strict=True):
+            full = upscale(low, *size) > 0
+            results[i] = [Candidate(mask, float(score)) for mask, score in zip(full, row, strict=True)]
+    return dict(sorted(results.items()))
+
+
+def _writers(
+    arguments: argparse.Namespace,
+    output: Path,
+    photo: np.ndarray,
+    prompts: list[Prompt],
+    found: list[list[Candidate]],
+) -> dict[Path, Any]:
+    """What to write where: the overlay, and on request the masks and the JSON."""
+
+    def save(image: Image.Image, target: Path) -> Any:
+        kind = Image.registered_extensions()[target.suffix.lower()]
+        return lambda path: image.save(path, format=kind)
+
+    panels = []
+    for rank in range(max(map(len, found))):
+        panels.append(
+            overlay(
+                photo, [_drawn(i, p, c[rank]) for i, (p, c) in enumerate(zip(prompts, found, strict=True), 1)]
+            )
+        )
+    writers = {output: save(side_by_side(panels), output)}
+    if arguments.masks:
+        for number, candidates in enumerate(found, 1):
+            for rank, candidate in enumerate(candidates, 1):
+                target = arguments.masks / f"{arguments.photo.stem}_object{number}_mask{rank}.png"
+                writers[target] = save(Image.fromarray(candidate.mask), target)
+    if arguments.json:
+        text = json.dumps(_report(arguments, photo, prompts, found))
+        writers[arguments.json] = lambda path: path.write_text(text + "\n", encoding="utf-8")
+    return writers
+
+
+def _drawn(number: int, prompt: Prompt, candidate: Candidate) -> Drawn:
+    caption = f"{number}: {candidate.score:.2f}"
+    return Drawn(candidate.mask, caption, prompt.points, prompt.labels, prompt.box)
+
+
+def _report(
+    arguments: argparse.Namespace, photo: np.ndarray, prompts: list[Prompt], found: list[list[Candidate]]
+) -> dict[str, Any]:
+    """The JSON report; boxes are x, y, width, height and masks uncompressed COCO run lengths."""
+    return {
+        "photo": str(arguments.photo),
+        "model": str(arguments.model),
+        "size": list(photo.shape[:2]),
+        "objects": [
+            {
+                "points": prompt.points,
+                "labels": prompt.labels,
+                "box": prompt.box,
+                "mask": None if prompt.mask is None else str(prompt.mask),
+                "masks": [
+                    {
+                        "predicted_iou": candidate.score,
+                        "area": int(candidate.mask.sum()),
+                        "bbox": bounding_box(candidate.mask),
+                        "segmentation": encode_rle(candidate.mask),
+                    }
+                    for candidate in candidates
+                ],
+            }
+            for prompt, candidates in zip(prompts, found, strict=True)
+        ],
+    }
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"):
+        raise ValueError(f"--output must end in .png, .jpg, .webp, .bmp or .tif; got {output}")
+    if output.is_dir():
+        raise ValueError(f"--output must be a file; {output} is a folder")
+
+
+def _check_prompt(prompt: Prompt, number: int, height: int, width: int) -> None:
+    inside = f"the photo, which is {width} x {height} pixels"
+    for x, y in prompt.points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"object {number}: point {x:g},{y:g} lies outside {inside}")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        if x1 <= x0 or y1 <= y0:
+            raise ValueError(
+                f"object {number}: a box is x0,y0,x1,y1 with x0 < x1 and y0 < y1; got {prompt.box}"
+            )
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise ValueError(f"object {number}: box {x0:g},{y0:g},{x1:g},{y1:g} lies outside {inside}")
+
+
+def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:
+    """Read a mask prompt as logits [H, W]: white (above half) is inside."""
+    if path is None:
+        return None
+    mask = to_rgb(open_image(path)).mean(axis=2) > 127.5
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"--mask must be as large as the photo, {width} x {height} pixels; "
+            f"{path} is {mask.shape[1]} x {mask.shape[0]}"
+        )
+    if not mask.any():
+        raise ValueError(f"--mask {path} has no white pixel: the object should be white on black")
+    return np.where(mask, _MASK_LOGIT, -_MASK_LOGIT).astype(np.float32)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
