@@ -1,0 +1,33 @@
+"""The two small networks that most parity tests compare, and the summary of what was measured."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from small_models import small_config
+from tolerances import TOLERANCES, worst
+
+if TYPE_CHECKING:  # torch may be missing: the modules that use these fixtures then skip
+    from parity.oracle import Pair
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the worst relative error of every rung beside its limit."""
+    if worst:
+        terminalreporter.section("parity: worst relative errors")
+        for (kind, rung), error in sorted(worst.items()):
+            terminalreporter.write_line(f"{error:.1e} of {TOLERANCES[kind]:.0e}  {kind:10}  {rung}")
+
+
+@pytest.fixture(scope="session")
+def pair() -> "Pair":
+    """The small network in both frameworks, with the same weights."""
+    from parity.oracle import build
+
+    return build(small_config())
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Two normalised images for the small network, [2, 128, 128, 3]."""
+    return np.random.default_rng(1).standard_normal((2, 128, 128, 3)).astype(np.float32)

@@ -1,0 +1,121 @@
+"""Rung 1: the layers by themselves, where ports of SAM 2 to JAX have gone wrong."""
+
+import pytest
+
+pytest.importorskip("torch", reason="parity needs torch")
+pytest.importorskip("transformers", reason="parity needs transformers")
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from tolerances import assert_close
+from transformers.models.sam2 import modeling_sam2
+
+from parity.oracle import Pair, channels_first, channels_last, to_torch
+from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
+from sam2_jax.model.layers import attend, gelu, layer_norm
+from sam2_jax.model.mask_decoder import SubPixelUpsample
+from sam2_jax.model.neck import upsample_nearest
+from sam2_jax.model.positions import resize_bicubic
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("size_in", "size_out"),
+    [
+        ((7, 7), (256, 256)),  # tiny, small and large at 1024 pixels
+        ((14, 14), (256, 256)),  # base-plus
+        ((7, 7), (32, 48)),
+        ((14, 14), (14, 14)),
+        ((14, 14), (8, 16)),  # smaller than the background
+        ((7, 5), (9, 64)),
+        ((1, 2), (8, 8)),  # all taps clamped to the border
+    ],
+)
+def test_bicubic_resize_equals_torch(size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
+    grid = noise(1, *size_in, 3)
+    expected = F.interpolate(channels_first(grid), size=size_out, mode="bicubic")
+    assert_close(
+        "features", "bicubic resize", resize_bicubic(jnp.asarray(grid), *size_out), channels_last(expected)
+    )
+
+
+def test_gelu_is_the_exact_one() -> None:
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    ours = gelu(jnp.asarray(x))
+    assert_close("features", "GELU", ours, F.gelu(to_torch(x)))
+    tanh_form = nn.gelu(jnp.asarray(x), approximate=True)
+    assert np.abs(ours - tanh_form).max() > 1e-4, "the two forms must differ where this test looks"
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-6])
+def test_layer_norm_equals_torch(epsilon: float) -> None:
+    # A small spread on a larger mean: here a one-pass variance fails, and the epsilons differ.
+    x = 0.03 * noise(4, 9, 32) + 1.0
+    module = layer_norm(epsilon, jnp.float32)
+    ours = module.apply({"params": {"scale": noise(32, seed=1), "bias": noise(32, seed=2)}}, x)
+    theirs = F.layer_norm(
+        to_torch(x), (32,), to_torch(noise(32, seed=1)), to_torch(noise(32, seed=2)), epsilon
+    )
+    assert_close("features", "layer norm", ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 3)])
+def test_max_pool_equals_torch(size: tuple[int, int]) -> None:
+    x = noise(2, *size, 4)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), modeling_sam2.do_pool(to_torch(x), 2))
+
+
+@pytest.mark.parametrize(("size", "window"), [((8, 8), 4), ((8, 8), 3), ((10, 7), 6), ((4, 5), 14)])
+def test_windows_equal_transformers_and_come_apart_again(size: tuple[int, int], window: int) -> None:
+    x = noise(2, *size, 3)
+    windows = window_partition(jnp.asarray(x), window)
+    theirs, _ = modeling_sam2.window_partition(to_torch(x), window)
+    np.testing.assert_array_equal(windows.reshape(theirs.shape), theirs)
+    np.testing.assert_array_equal(window_unpartition(windows, *size), x)
+
+
+def test_nearest_upsampling_equals_torch() -> None:
+    x = noise(2, 3, 5, 4)
+    expected = F.interpolate(channels_first(x), scale_factor=2.0, mode="nearest")
+    np.testing.assert_array_equal(upsample_nearest(jnp.asarray(x)), channels_last(expected))
+
+
+def test_sub_pixel_upsampling_equals_transposed_convolution() -> None:
+    x, kernel, bias = noise(2, 3, 5, 8), noise(2, 2, 8, 4, seed=1), noise(4, seed=2)
+    ours = SubPixelUpsample(4).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    theirs = F.conv_transpose2d(
+        channels_first(x), to_torch(kernel.transpose(2, 3, 0, 1)), to_torch(bias), stride=2
+    )
+    assert_close("features", "transposed convolution", ours, channels_last(theirs))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 9), (512, 512), (768, 300), (300, 768)])
+def test_attention_equals_torch_in_one_piece_and_in_chunks(queries: int, keys: int) -> None:
+    query, key, value = (
+        noise(2, 1, queries, 2, 8),
+        noise(2, 1, keys, 2, 8, seed=1),
+        noise(2, 1, keys, 2, 8, seed=2),
+    )
+
+    def heads_first(x: np.ndarray) -> torch.Tensor:
+        return to_torch(x[:, 0].swapaxes(1, 2))
+
+    theirs = F.scaled_dot_product_attention(*map(heads_first, (query, key, value))).transpose(1, 2)
+    ours, _ = jax.jit(attend)(query, key, value)
+    assert_close("features", "attention", ours[:, 0], theirs)
+
+
+def test_fourier_embedding_equals_transformers(pair: Pair) -> None:
+    positions = np.random.default_rng(3).uniform(-0.1, 1.1, (2, 3, 4, 2)).astype(np.float32)
+    ours = pair.ours.module.bind({"params": pair.ours.params}).shared_image_embedding
+    theirs = pair.theirs.shared_image_embedding
+    assert_close("tokens", "Fourier features", ours(positions), theirs(to_torch(positions)))
+    grid = np.moveaxis(np.asarray(ours.grid(8, 8)), -1, 1)
+    assert_close("features", "Fourier grid", grid, pair.theirs.get_image_wide_positional_embeddings())
