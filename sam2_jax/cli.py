@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
 from sam2_jax.atomic import write_together
+from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.drawing import Drawn, overlay, side_by_side
 from sam2_jax.processing.images import open_image, to_rgb
 from sam2_jax.processing.masks import bounding_box, encode_rle, upscale
+from sam2_jax.processing.processor import Sam2Processor
 
 DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
@@ -140,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 the input was at fault (said on stderr)."""
     arguments = build_parser().parse_args(argv)
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
         try:
             arguments.run(arguments)
@@ -179,12 +183,7 @@ def segment_photo(arguments: argparse.Namespace) -> None:
         _check_prompt(prompt, number, height, width)
     mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
 
-    with _step(f"load {arguments.model} (JAX starts, weights are fetched on first use)"):
-        import jax  # here, so that --help and a mistyped prompt answer at once
-
-        from sam2_jax.predict import Sam2Model
-        from sam2_jax.processing.processor import Sam2Processor
-
+    with _step(f"load {arguments.model}"):
         model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
         processor = Sam2Processor.from_pretrained(arguments.model, revision=arguments.revision)
     with _step("prepare the picture"):
@@ -210,8 +209,8 @@ def segment_photo(arguments: argparse.Namespace) -> None:
 
 
 def _decode(
-    model: Any,
-    processor: Any,
+    model: Sam2Model,
+    processor: Sam2Processor,
     embeddings: Any,
     prompts: list[Prompt],
     masks: list[np.ndarray | None],
@@ -228,7 +227,9 @@ def _decode(
     results: dict[int, list[Candidate]] = {}
     for (multimask, has_mask), members in groups.items():
         points, labels = zip(*(prompts[i].as_points() for i in members), strict=True)
-        inputs = processor(original_sizes=[size], input_points=[points], input_labels=[labels])
+        inputs: dict[str, Any] = processor(
+            original_sizes=[size], input_points=[points], input_labels=[labels]
+        )
         logits = (
             np.stack([mask for i in members if (mask := masks[i]) is not None])[None] if has_mask else None
         )

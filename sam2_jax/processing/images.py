@@ -21,9 +21,9 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            frames = getattr(image, "n_frames", 1)
-            image.load()
+            with Image.open(path) as file:
+                frames = getattr(file, "n_frames", 1)
+                image = ImageOps.exif_transpose(file)
     except FileNotFoundError as error:
         raise ValueError(f"there is no picture {path}") from error
     except UnidentifiedImageError as error:
@@ -34,7 +34,7 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read: the picture is truncated or broken ({error})") from error
     if frames > 1:
         warnings.warn(f"{path} has {frames} frames; only the first is used", stacklevel=2)
-    return ImageOps.exif_transpose(image)
+    return image
 
 
 def to_rgb(image: Any) -> np.ndarray:

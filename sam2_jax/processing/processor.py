@@ -71,8 +71,9 @@ class Sam2Processor:
         """Prepare one or several pictures, prompts on them, or both.
 
         images: a path, PIL image or array [H, W, C], or a list of them. In the pictures' pixels:
-        input_points: image > object > point > (x, y), input_labels: image > object > point, input_boxes:
-        image > object > (x0, y0, x1, y1). original_sizes: (height, width) of each picture, if images are not given.
+        input_points: image > object > point > (x, y), input_labels: image > object > point,
+        input_boxes: image > object > (x0, y0, x1, y1). original_sizes: (height, width) of each picture,
+        if images are not given.
 
         Returns what was asked for of pixel_values float32 [B, H, W, 3], original_sizes int64 [B, 2],
         input_points float32 [B, P, N, 2], input_labels int64 [B, P, N], input_boxes float32 [B, P, 4].

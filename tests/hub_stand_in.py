@@ -1,0 +1,66 @@
+"""A stand-in for the model hub: an HTTP server on this machine that answers as the hub's file downloads do."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""The one commit of every repository here; its branch is main, its tag v1."""
+
+
+@contextmanager
+def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """Serve folders as hub repositories; yields the endpoint's URL and the growing list of requests."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self.answer(with_body=True)
+
+        def answer(self, with_body: bool) -> None:
+            requests.append(f"{self.command} {self.path}")
+            repository, _, rest = self.path.lstrip("/").partition("/resolve/")
+            revision, _, name = rest.partition("/")
+            folder = repositories.get(repository)
+            if folder is None:
+                return self.refuse("RepoNotFound")
+            if revision not in ("main", "v1", COMMIT):
+                return self.refuse("RevisionNotFound")
+            if not (folder / name).is_file():
+                return self.refuse("EntryNotFound")
+            data = (folder / name).read_bytes()
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(data)
+            return None
+
+        def refuse(self, code: str) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            if code == "EntryNotFound":
+                self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

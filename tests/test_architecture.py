@@ -1,0 +1,53 @@
+"""The rooms of the project and who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Room -> the rooms of sam2_jax it may import. A module that is no room of its own is named here too.
+MAY_IMPORT = {
+    "config": set(),
+    "atomic": set(),
+    "hub": {"config"},
+    "model": {"config"},
+    "processing": {"config", "hub"},
+    "checkpoint": {"config", "hub", "atomic", "model"},
+    "predict": {"config", "hub", "model", "checkpoint"},
+    "cli": {"config", "atomic", "hub", "model", "processing", "checkpoint", "predict"},
+    "__main__": {"cli"},
+    "__init__": {"config", "predict", "processing"},
+}
+FORBIDDEN = {"torch", "transformers", "torchvision", "convert", "tests", "benchmarks", "pickle"}
+FILES = sorted((ROOT / "sam2_jax").rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "sam2_jax").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[room(path)] | {room(path)}
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        assert top not in FORBIDDEN, f"{path} imports {name}"
+        if top == "sam2_jax":
+            assert rest.split(".")[0] in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "processing"], ids=lambda p: p.name)
+def test_processing_needs_no_jax(path: Path) -> None:
+    assert not {name.partition(".")[0] for name in imports(path)} & {"jax", "flax", "optax"}

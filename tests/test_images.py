@@ -1,0 +1,126 @@
+"""Pictures of every kind become uint8 RGB, or a sentence that says why not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_jax.processing.images import normalize, open_image, resize, to_rgb
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+@pytest.fixture
+def gradient() -> np.ndarray:
+    return np.arange(4 * 6, dtype=np.uint8).reshape(4, 6) * 10
+
+
+def test_rgb_is_kept(gradient: np.ndarray) -> None:
+    rgb = np.stack([gradient, gradient // 2, 255 - gradient], axis=-1)
+    np.testing.assert_array_equal(to_rgb(Image.fromarray(rgb)), rgb)
+    np.testing.assert_array_equal(to_rgb(rgb), rgb)
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_grey_is_repeated(gradient: np.ndarray, as_array: bool) -> None:
+    grey = gradient if as_array else Image.fromarray(gradient)
+    np.testing.assert_array_equal(to_rgb(grey), np.stack([gradient] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_transparency_is_laid_on_white(as_array: bool) -> None:
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, 0] = 255
+    rgba[0, :, 3] = 0, 128, 255
+    rgb = to_rgb(rgba if as_array else Image.fromarray(rgba))
+    np.testing.assert_array_equal(rgb[0], [[255, 255, 255], [255, 127, 127], [255, 0, 0]])
+
+
+def test_palette_keeps_its_colours_and_transparency(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([*RED, *GREEN])
+    palette.putdata([0, 1])
+    np.testing.assert_array_equal(to_rgb(palette)[0], [RED, GREEN])
+    palette.save(tmp_path / "p.png", transparency=1)
+    np.testing.assert_array_equal(to_rgb(tmp_path / "p.png")[0], [RED, (255, 255, 255)])
+
+
+def test_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    grey = np.array([[0, 257 * 100, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "g.png")
+    for image in (grey, tmp_path / "g.png", Image.fromarray(grey.astype(np.int32))):
+        np.testing.assert_array_equal(to_rgb(image)[0, :, 0], [0, 100, 255])
+
+
+def test_cmyk_becomes_rgb() -> None:
+    np.testing.assert_array_equal(to_rgb(Image.new("CMYK", (1, 1), (0, 255, 255, 0)))[0, 0], RED)
+
+
+def test_animation_gives_its_first_frame_and_says_so(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="2 frames; only the first is used"):
+        image = open_image(tmp_path / "a.gif")
+    np.testing.assert_array_equal(to_rgb(image)[0, 0], RED)
+
+
+def test_exif_rotation_is_applied_to_files(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show rotated 90 degrees clockwise
+    image.save(tmp_path / "e.png", exif=exif)
+    rgb = to_rgb(tmp_path / "e.png")
+    assert rgb.shape == (4, 2, 3)
+    np.testing.assert_array_equal(rgb[0, 1], RED)
+
+
+def test_one_pixel_wide() -> None:
+    assert resize(np.full((7, 1, 3), 9, np.uint8), 32, 32).tolist() == np.full((32, 32, 3), 9).tolist()
+
+
+def test_normalize_is_the_formula() -> None:
+    out = normalize(np.array([[[0, 255, 51]]], np.uint8), (0.5, 0.5, 0.2), (0.25, 0.5, 0.1))
+    np.testing.assert_allclose(out[0, 0], [-2, 1, 0], atol=1e-6)
+    assert out.dtype == np.float32
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def broken_png(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    return write(path, path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: d / "none.png", "there is no picture"),
+        (lambda d: write(d / "t.jpg", b"hello"), "not a picture"),
+        (lambda d: write(d / "z.jpg", b""), "not a picture"),
+        (broken_png, "truncated or broken"),
+        (lambda d: np.zeros((0, 4, 3), np.uint8), "must have pixels"),
+        (lambda d: Image.new("RGB", (0, 4)), "must have pixels; got 0 x 4"),
+        (lambda d: np.zeros((4, 4, 3)), "uint8 or uint16 array .* type float64"),
+        (lambda d: np.zeros((3, 4, 5), np.uint8), r"of shape \(3, 4, 5\)"),
+        (lambda d: Image.new("F", (2, 2)), "mode F has no known range"),
+        (lambda d: Image.fromarray(np.full((2, 2), -1, np.int32)), "values 0 to 65535"),
+        (lambda d: 7, "got int"),
+    ],
+)
+def test_what_is_not_a_photo_is_a_sentence(make: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_rgb(make(tmp_path))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "b.png")
+    for limit in (9000, 4000):  # Pillow warns above the limit and refuses above twice the limit
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match="too large to be a photo"):
+            open_image(tmp_path / "b.png")
