@@ -1,4 +1,4 @@
-"""A stand-in for the model hub: an HTTP server on this machine that answers as the hub's file downloads do."""
+"""A stand-in for the model hub: a local HTTP server that answers as the hub does for file downloads."""
 
 import hashlib
 import threading
