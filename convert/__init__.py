@@ -1,0 +1,1 @@
+"""Command-line conversion between PyTorch and Flax checkpoints: `python -m convert --help`."""

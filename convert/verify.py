@@ -1,0 +1,139 @@
+"""Checks of a written checkpoint: it reloads bit for bit, and transformers computes the same with it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convert.conversion import DTYPES, Checkpoint, Source
+from sam2_jax import Sam2Model
+from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.files import read_weights
+from sam2_jax.config import Sam2VideoConfig
+from sam2_jax.hub import HubFolder
+
+TOLERANCE = 1e-4
+"""Largest relative difference from transformers, in float32, that counts as the same network."""
+
+
+def check_reload(checkpoint: Checkpoint, target: Path, layout: str) -> None:
+    """Raise ValueError unless the folder's tensors are those of the checkpoint, bit for bit."""
+    image, memory = read_weights(*HubFolder(target).weights(layout), checkpoint.dtype)
+    written, reread = checkpoint.tensors, image | memory
+    differing = sorted(written.keys() ^ reread.keys())
+    differing += [
+        name for name in sorted(written.keys() & reread.keys()) if not _same(written[name], reread[name])
+    ]
+    if differing:
+        raise ValueError(
+            f"{target} does not reload as it was written: {', '.join(differing[:5])}; convert again"
+        )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def compare_with_transformers(
+    checkpoint: Checkpoint, source: Source, target: Path, layout: str
+) -> dict[str, float] | None:
+    """Run the written network and transformers' on one random picture with one click.
+
+    Returns the largest difference of each output relative to its largest value, None without transformers.
+    Raises ValueError if a tensor's name or shape is not transformers', or a difference exceeds TOLERANCE.
+    """
+    try:
+        import torch
+        import transformers
+
+        _ = transformers.Sam2Model, transformers.Sam2VideoModel
+    except (ImportError, AttributeError):
+        return None
+    ours = _run_jax(Sam2Model.from_pretrained(target, layout=layout), *_inputs(checkpoint))
+    with torch.no_grad():
+        theirs = _run_torch(_reference(checkpoint, source), *_inputs(checkpoint))
+    differences = {name: _difference(ours[name], theirs[name]) for name in theirs}
+    if not all(difference <= TOLERANCE for difference in differences.values()):  # NaN fails too
+        raise ValueError(
+            f"the network in {target} must agree with transformers to {TOLERANCE:.0e}; the differences are "
+            f"{describe(differences)}. Do not use it"
+        )
+    return differences
+
+
+def describe(differences: dict[str, float]) -> str:
+    """The differences in words."""
+    return ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
+
+
+def _inputs(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
+    """A random picture [1, H, W, 3], normalised, and a click [1, 1, 1, 2] near its middle."""
+    height, width = checkpoint.image_config.image_size
+    pixels = np.random.default_rng(0).standard_normal((1, height, width, 3), np.float32)
+    return pixels, np.array([[[[width * 0.45, height * 0.55]]]], np.float32)
+
+
+def _run_jax(model: Sam2Model, pixels: np.ndarray, points: np.ndarray) -> dict[str, list[np.ndarray]]:
+    with jax.default_matmul_precision("highest"):
+        embeddings = model.get_image_embeddings(pixels)
+        output = model(image_embeddings=embeddings, input_points=points)
+    return {
+        "features": [np.asarray(x) for x in embeddings],
+        "IoU scores": [np.asarray(output.iou_scores)],
+        "mask logits": [np.asarray(output.pred_masks)],
+    }
+
+
+def _run_torch(model: Any, pixels: np.ndarray, points: np.ndarray) -> dict[str, list[np.ndarray]]:
+    import torch
+
+    embeddings = model.get_image_embeddings(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
+    labels = torch.ones(points.shape[:3], dtype=torch.int64)
+    output = model(image_embeddings=embeddings, input_points=torch.from_numpy(points), input_labels=labels)
+    return {
+        "features": [x.numpy().transpose(0, 2, 3, 1) for x in embeddings],
+        "IoU scores": [output.iou_scores.numpy()],
+        "mask logits": [output.pred_masks.numpy()],
+    }
+
+
+def _difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    return float(max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs))
+
+
+def _reference(checkpoint: Checkpoint, source: Source) -> Any:
+    """Transformers' model in float32, its parameters rounded as the checkpoint's are.
+
+    A transformers source is loaded by transformers itself, any other from what we call the tensors there.
+    """
+    import torch
+    import transformers
+
+    model: Any
+    if isinstance(checkpoint.config, Sam2VideoConfig):
+        _check_memory(checkpoint)
+    if source.layout == "transformers":
+        model = transformers.Sam2Model.from_pretrained(source.files[0].parent)
+    else:
+        model = transformers.Sam2Model(transformers.Sam2Config.from_dict(checkpoint.image_config.to_dict()))
+        image = names.to_torch({name: tensor.astype(np.float32) for name, tensor in checkpoint.image.items()})
+        model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in image.items()}, strict=True)
+    if checkpoint.dtype == DTYPES["bfloat16"]:
+        model = model.to(torch.bfloat16)
+    return model.to(torch.float32).eval()
+
+
+def _check_memory(checkpoint: Checkpoint) -> None:
+    """Compare names and shapes with transformers' whole video model, built without any numbers."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.Sam2VideoModel(
+            transformers.Sam2VideoConfig.from_dict(checkpoint.config.to_dict())
+        )
+    names.check_names(
+        names.shapes(model.state_dict()), names.shapes(names.to_torch(checkpoint.tensors)), "the video model"
+    )
