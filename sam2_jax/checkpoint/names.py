@@ -1,9 +1,10 @@
 """The rule that maps transformers' tensor names to the Flax parameter tree and back.
 
-`a.blocks.0.attn.qkv.weight` is `a / blocks_0 / attn / qkv / kernel`: dots are levels, a number joins the name
-before it, and `weight` is a scale, an embedding or a kernel by its rank and its owner. Kernels are transposed
-from torch's (out, in, height, width) to Flax's (height, width, in, out); transposed convolutions, which torch
-keeps as (in, out, height, width), likewise end as (height, width, in, out).
+`a.blocks.0.attn.qkv.weight` is `a / blocks_0 / attn / qkv / kernel`: dots are levels, a number joins the
+name before it, and `weight` is a scale, an embedding or a kernel by its rank and its owner; what torch
+itself calls `scale`, in the video model, is a `layer_scale`. Kernels are transposed from torch's (out, in,
+height, width) to Flax's (height, width, in, out); transposed convolutions, which torch keeps as (in, out,
+height, width), likewise end as (height, width, in, out).
 
 Both copies of the random Fourier matrix that transformers keeps are one parameter here.
 """
@@ -20,6 +21,7 @@ Tensors = dict[str, np.ndarray]
 FOURIER = "shared_image_embedding.positional_embedding"
 FOURIER_COPY = "prompt_encoder.shared_embedding.positional_embedding"
 
+_TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "layer_scale": "scale"}
 _EMBEDDINGS = re.compile(r"(_embed|_token|_tokens)$")
 _TRANSPOSED_CONVOLUTION = re.compile(r"(^|\.)upscale_conv\d$")
 # Kept channels-first by torch outside any convolution: (1, C, H, W).
@@ -54,6 +56,8 @@ def flax_name(name: str, rank: int) -> str:
     owner, _, leaf = re.sub(r"\.(\d+)(?=\.|$)", r"_\1", name).rpartition(".")
     if leaf == "weight":
         leaf = "embedding" if _EMBEDDINGS.search(owner) else "scale" if rank == 1 else "kernel"
+    elif leaf == "scale":
+        leaf = "layer_scale"
     return f"{owner}.{leaf}" if owner else leaf
 
 
@@ -61,7 +65,7 @@ def torch_name(name: str) -> str:
     """Transformers name of a Flax parameter, levels joined by dots; the inverse of `flax_name`."""
     owner, _, leaf = name.rpartition(".")
     owner = re.sub(r"_(\d+)(?=\.|$)", r".\1", owner)
-    leaf = "weight" if leaf in ("kernel", "scale", "embedding") else leaf
+    leaf = _TORCH_LEAVES.get(leaf, leaf)
     return f"{owner}.{leaf}" if owner else leaf
 
 

@@ -1,6 +1,6 @@
-"""Write the goldens: what transformers answers on the small network. Needs torch and transformers.
+"""Write the goldens, transformers' answers on the small network: run `python tests/goldens/make.py`.
 
-python tests/goldens/make.py
+Needs torch and transformers, of the versions in pyproject.toml's `parity`.
 """
 
 import sys
