@@ -66,6 +66,12 @@ class _Config:
             is_int = isinstance(value, int) and not isinstance(value, bool)
             self._require(is_int and value > 0, name, "a positive integer")
 
+    def _require_numbers(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            self._require(is_number and value >= 0, name, "a number, at least 0")
+
     def _require_ints(self, name: str, length: int | None = None, least: int = 1) -> None:
         value = getattr(self, name)
         ok = (
@@ -86,7 +92,7 @@ class _Config:
         names = [f.name for f in fields(cls)]
         # The parts of a video model differ in their type's name only; early files leave it empty.
         stated = values.get("model_type") or cls.model_type
-        if stated.replace("_video", "") != cls.model_type.replace("_video", ""):
+        if str(stated).replace("_video", "") != cls.model_type.replace("_video", ""):
             raise ValueError(f"{cls.__name__} expects model_type {cls.model_type!r}; got {stated!r}")
         for key in values:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.9)
@@ -177,6 +183,7 @@ class Sam2HieraDetConfig(_Config):
             "even in all stages but the last: the next stage's first block halves it",
         )
         self._require(tuple(self.query_stride) == (2, 2), "query_stride", "(2, 2)")
+        self._require_numbers("mlp_ratio", "layer_norm_eps", "initializer_range")
         self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
         self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
 
@@ -215,7 +222,11 @@ class Sam2VisionConfig(_Config):
             "backbone_channel_list",
             f"the backbone's stage widths from deep to shallow, {expected}",
         )
+        self._require(
+            len(expected) >= 3, "backbone_channel_list", "of 3 stages at least: strides 4, 8 and 16"
+        )
         self._require_ints("fpn_top_down_levels", least=0)
+        self._require_numbers("initializer_range")
         self._require(
             (self.fpn_kernel_size, self.fpn_stride, self.fpn_padding) == (1, 1, 0),
             "fpn_kernel_size",
@@ -250,6 +261,7 @@ class Sam2PromptEncoderConfig(_Config):
         else:
             self._require_ints("image_size", 2)
         self._require(self.hidden_size % 2 == 0, "hidden_size", "even: half sine, half cosine")
+        self._require_numbers("layer_norm_eps", "scale")
         self._require(self.mask_input_channels % 4 == 0, "mask_input_channels", "divisible by 4")
         self._require(
             self.num_point_embeddings == 4,
@@ -283,6 +295,9 @@ class Sam2MaskDecoderConfig(_Config):
             "hidden_size", "mlp_dim", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"
         )
         self._require_positive("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim")
+        self._require_numbers("dynamic_multimask_stability_delta", "dynamic_multimask_stability_thresh")
+        is_bool = isinstance(self.dynamic_multimask_via_stability, bool)
+        self._require(is_bool, "dynamic_multimask_via_stability", "True or False")
         self._require(self.hidden_size % 8 == 0, "hidden_size", "divisible by 8")
         inner = self.hidden_size // self.attention_downsample_rate
         self._require(
@@ -469,7 +484,7 @@ def read_config(path: str | Path) -> Sam2Config | Sam2VideoConfig:
         c.model_type: c for c in (Sam2Config, Sam2VideoConfig)
     }
     model_type = values.get("model_type") if isinstance(values, dict) else None
-    if model_type not in kinds:
+    if not isinstance(model_type, str) or model_type not in kinds:
         raise ValueError(f"{path}: model_type must be one of {sorted(kinds)}; got {model_type!r}")
     try:
         return kinds[model_type].from_dict(values)
