@@ -13,7 +13,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,8 +50,8 @@ def reference_model(model: Sam2Model) -> Any:
     return reference
 
 
-def works(model: Sam2Model) -> list[Work]:
-    """The encoder, and the decoder for each number of prompts."""
+def works(model: Sam2Model) -> Iterator[Work]:
+    """The encoder, then, on what it gave, the decoder for each number of prompts."""
     import torch
 
     reference = reference_model(model)
@@ -59,19 +59,16 @@ def works(model: Sam2Model) -> list[Work]:
     height, width = model.config.image_size
     pixels = rng.standard_normal((1, height, width, 3)).astype(np.float32)
     torch_pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    yield Work(
+        "encoder, batch 1",
+        lambda: jax.block_until_ready(model.get_image_embeddings(pixels)),
+        lambda: reference.get_image_embeddings(torch_pixels),
+    )
     embeddings = model.get_image_embeddings(pixels)
     torch_embeddings = reference.get_image_embeddings(torch_pixels)
-    listed = [
-        Work(
-            "encoder, batch 1",
-            lambda: jax.block_until_ready(model.get_image_embeddings(pixels)),
-            lambda: reference.get_image_embeddings(torch_pixels),
-        )
-    ]
     for count in PROMPTS:
         points = (rng.random((1, count, 1, 2)) * [width, height]).astype(np.float32)
-        listed.append(decoder_work(model, reference, embeddings, torch_embeddings, points))
-    return listed
+        yield decoder_work(model, reference, embeddings, torch_embeddings, points)
 
 
 def decoder_work(

@@ -121,8 +121,12 @@ class Sam2Model:
         config = read_config(folder.get("config.json"))
         if isinstance(config, Sam2VideoConfig):
             config = config.image_config
-        flat, _ = read_weights(*folder.weights(layout), jnp.dtype(param_dtype))
-        names.check_names(parameter_shapes(config), names.shapes(flat), f"checkpoint {model}")
+        layout, paths = folder.weights(layout)
+        flat, _ = read_weights(layout, paths, jnp.dtype(param_dtype))
+        expected, found = parameter_shapes(config), names.shapes(flat)
+        if layout == "transformers":  # so that an error speaks of the names and shapes in the file
+            expected, found = names.torch_shapes(expected), names.torch_shapes(found)
+        names.check_names(expected, found, f"checkpoint {model}")
         params = jax.tree.map(jnp.asarray, names.unflatten(flat))
         return cls(config, params, dtype=dtype, param_dtype=param_dtype, padding=padding)
 

@@ -158,7 +158,7 @@ def test_missing_unexpected_and_misshaped_tensors_stand_side_by_side(folder: Pat
     rows = [line.split("  ") for line in str(error.value).splitlines()]
     cells = {row[1]: [cell.strip() for cell in row[2:] if cell.strip()] for row in rows if len(row) > 2}
     assert cells["mask_decoder.conv_s0.bias"] == ["(4,)", "(9,)"]
-    assert cells["mask_decoder.extra.kernel"] == ["-", "(3, 2)"]
+    assert cells["mask_decoder.extra.weight"] == ["-", "(2, 3)"]
     assert cells["no_memory_embedding"] == ["(1, 1, 32)", "-"]
 
 

@@ -56,7 +56,7 @@ def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> 
 
 
 def _cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
-    return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+    return {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
 
 
 def write_checkpoint(
@@ -72,8 +72,8 @@ def write_checkpoint(
     """
     if layout not in WEIGHT_FILES:
         raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)}; got {layout!r}")
-    flat = {name: np.ascontiguousarray(tensor) for name, tensor in flat.items()}
     tensors = to_torch(flat) if layout == "transformers" else flat
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {"format": "pt" if layout == "transformers" else "flax"}
     dtype = str(next(iter(tensors.values())).dtype)
     description = config.to_dict() | {"architectures": [_ARCHITECTURES[config.model_type]], "dtype": dtype}

@@ -90,7 +90,10 @@ def to_flax(tensors: Mapping[str, np.ndarray]) -> Tensors:
 
 
 def to_torch(flat: Mapping[str, np.ndarray]) -> Tensors:
-    """Rename and transpose flat Flax parameters to transformers tensors; the inverse of `to_flax`."""
+    """Rename and transpose flat Flax parameters to transformers tensors; views where possible.
+
+    The inverse of `to_flax`.
+    """
     tensors = {}
     for name, tensor in flat.items():
         torch = torch_name(name)
@@ -98,7 +101,7 @@ def to_torch(flat: Mapping[str, np.ndarray]) -> Tensors:
         axes = _axes(owner, leaf, tensor.ndim)
         if axes is not None:
             tensor = tensor.transpose(np.argsort(axes).tolist())
-        tensors[torch] = np.ascontiguousarray(tensor)
+        tensors[torch] = tensor
     if FOURIER in tensors:
         tensors[FOURIER_COPY] = tensors[FOURIER]
     return tensors
@@ -152,3 +155,8 @@ def _table(rows: list[tuple[str, ...]], limit: int = 40) -> str:
 def shapes(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of named tensors."""
     return {name: tuple(tensor.shape) for name, tensor in dict(tensors).items()}
+
+
+def torch_shapes(flat_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of flat Flax parameters as transformers has them."""
+    return shapes(to_torch({name: np.broadcast_to(np.float32(0), s) for name, s in flat_shapes.items()}))
