@@ -301,6 +301,10 @@ def test_damaged_archives(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="truncated or damaged"):
             TorchFile(path)
+    write_archive(path, b"N", **{"\u00e9": b""})
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        TorchFile(path)
     with pytest.raises(ValueError, match=r"cannot read .*absent\.pt"):
         TorchFile(tmp_path / "absent.pt")
     with pytest.raises(ValueError, match="compressed or overlapping"):
