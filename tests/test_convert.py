@@ -301,7 +301,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="truncated or damaged"):
             TorchFile(path)
-    write_archive(path, b"N", **{"\u00e9": b""})
+    write_archive(path, b"N", **{"notes/\u00e9": b""})
     path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
     with pytest.raises(ValueError, match="truncated or damaged"):
         TorchFile(path)
