@@ -114,7 +114,9 @@ def _open(path: Path) -> zipfile.ZipFile:
 def _what_is_wrong(start: bytes) -> str:
     """What a file that is no readable zip archive is, and what to do about it, by its first bytes."""
     if start.startswith(b"PK"):
-        return "is a truncated or damaged PyTorch file: its zip directory is not whole. Download or copy it again"
+        return (
+            "is a truncated or damaged PyTorch file: its zip directory is broken. Download or copy it again"
+        )
     if start.startswith(_LEGACY_MAGIC) or start[257:262] == b"ustar":
         return (
             "is in PyTorch's legacy format of before version 1.6, which is not read here. Save it again with "
