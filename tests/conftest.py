@@ -1,11 +1,13 @@
-"""Settings and fixtures for all tests: strict JAX, a compilation cache, the reference folder."""
+"""For all tests: strict JAX, a compilation cache, the reference folder, the summary of what was measured."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from small_models import random_tensors, small_config
+from tolerances import TOLERANCES, worst
 
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
@@ -14,6 +16,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the worst relative error of every rung beside its limit."""
+    if worst:
+        terminalreporter.section("worst relative errors against transformers")
+        for (kind, rung), error in sorted(worst.items()):
+            terminalreporter.write_line(f"{error:.1e} of {TOLERANCES[kind]:.0e}  {kind:10}  {rung}")
 
 
 @pytest.fixture(scope="session")

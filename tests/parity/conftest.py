@@ -1,22 +1,13 @@
-"""The two small networks that most parity tests compare, and the summary of what was measured."""
+"""The two small networks that most parity tests compare."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from small_models import small_config
-from tolerances import TOLERANCES, worst
 
 if TYPE_CHECKING:  # torch may be missing: the modules that use these fixtures then skip
     from parity.oracle import Pair
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the worst relative error of every rung beside its limit."""
-    if worst:
-        terminalreporter.section("parity: worst relative errors")
-        for (kind, rung), error in sorted(worst.items()):
-            terminalreporter.write_line(f"{error:.1e} of {TOLERANCES[kind]:.0e}  {kind:10}  {rung}")
 
 
 @pytest.fixture(scope="session")
