@@ -1,6 +1,6 @@
 """The two small networks that most parity tests compare."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
