@@ -95,7 +95,10 @@ class Sam2Model:
         self.config = Sam2Config() if config is None else config
         self.padding = padding
         self.module = Sam2(self.config, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
-        self.params = _random_params(self.module, seed) if params is None else params
+        # On the device once, not at every call.
+        self.params = (
+            _random_params(self.module, seed) if params is None else jax.tree.map(jnp.asarray, params)
+        )
 
     @classmethod
     def from_pretrained(
@@ -192,11 +195,16 @@ class Sam2Model:
                 f"input_masks must have 1 mask for an image or one for each of {points.shape[1]} objects; "
                 f"got {masks.shape[1]}"
             )
-        bias = _check_similarity(attention_similarity, batch, points.shape[1])
+        decoder = self.config.mask_decoder_config
+        tokens = decoder.num_multimask_outputs + 3 + points.shape[2] + 1  # outputs, prompts, a not-a-point
+        keys = int(np.prod(image_embeddings[2].shape[1:3]))
+        lead = points.shape[:2]
+        bias = _check_similarity(attention_similarity, (*lead, decoder.num_attention_heads, tokens, keys))
+        target = _check_target(target_embedding, (*lead, tokens, decoder.hidden_size))
 
         # Tensors laid out by token, and the reference's own padding, leave no room for ours.
         as_given = output_attentions or self.padding == "transformers"
-        if not as_given and bias is None and target_embedding is None:
+        if not as_given and bias is None and target is None:
             points, labels = _pad_prompts(points, labels, points.shape[1], _bucket(points.shape[2], 4))
 
         outputs = []
@@ -207,7 +215,7 @@ class Sam2Model:
                     image_embeddings,
                     points[:, chunk],
                     labels[:, chunk],
-                    *(_objects(x, chunk) for x in (masks, bias, _array(target_embedding))),
+                    *(_objects(x, chunk) for x in (masks, bias, target)),
                     multimask_output=multimask_output,
                     record=("attentions",) if output_attentions else (),
                 )
@@ -228,7 +236,7 @@ class Sam2Model:
     ) -> tuple[ImageEmbeddings, dict[str, Any]]:
         shape = np.shape(pixel_values)
         expected = (*self.config.image_size, self.config.vision_config.backbone_config.num_channels)
-        if len(shape) != 4 or shape[1:] != expected:
+        if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
             hint = "use the model's processor, or config.with_image_size for another size"
             if len(shape) == 4 and shape[1] == expected[2]:
                 hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
@@ -275,15 +283,19 @@ class Sam2Model:
 
     def _check_embeddings(self, embeddings: Any) -> ImageEmbeddings:
         height, width = self.config.image_size
+        stride_y, stride_x = self.config.vision_config.backbone_config.patch_stride
+        rows, columns = height // stride_y, width // stride_x
         channels = self.config.mask_decoder_config.hidden_size
-        expected = [(height // 4 // 2**i, width // 4 // 2**i, channels // 8 * 2**i) for i in range(2)]
-        expected.append((height // 16, width // 16, channels))
-        found = [np.shape(x) for x in embeddings]
+        expected = [(rows, columns, channels // 8), (rows // 2, columns // 2, channels // 4)]
+        expected.append((rows // 4, columns // 4, channels))
+        is_list = isinstance(embeddings, (tuple, list))
+        found = [np.shape(x) for x in embeddings] if is_list else []
         is_batch = len({shape[:1] for shape in found}) == 1
-        if len(found) != 3 or not is_batch or [shape[1:] for shape in found] != expected:
+        if not is_batch or [shape[1:] for shape in found] != expected:
             raise ValueError(
                 "image_embeddings must be the three maps an earlier call returned, of shapes "
-                f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; got {found}"
+                f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; "
+                f"got {found if is_list else type(embeddings).__name__}"
             )
         fine, middle, coarse = (jnp.asarray(x) for x in embeddings)
         return fine, middle, coarse
@@ -311,10 +323,6 @@ def _bucket(count: int, base: int) -> int:
     while size < min(count, 16):
         size *= base
     return size if count <= 16 else -(-count // 16) * 16
-
-
-def _array(x: Any) -> Any:
-    return None if x is None else jnp.asarray(x)
 
 
 def _objects(x: Any, chunk: slice) -> Any:
@@ -399,20 +407,37 @@ def _check_masks(masks: Any, batch: int) -> jax.Array | None:
     return jnp.asarray(masks, jnp.float32)
 
 
-def _check_similarity(similarity: Any, batch: int, objects: int) -> jax.Array | None:
+def _check_similarity(similarity: Any, shape: tuple[int, ...]) -> jax.Array | None:
     """Bring attention_similarity to [B, P, heads, T, K]; transformers' [B * P, heads, T, K] is taken too."""
     if similarity is None:
         return None
     array = jnp.asarray(similarity, jnp.float32)
+    batch, objects = shape[:2]
     if array.ndim == 4 and array.shape[0] in (1, batch * objects):
         lead = (1, 1) if array.shape[0] == 1 else (batch, objects)
         array = array.reshape(*lead, *array.shape[1:])
-    if array.ndim != 5:
-        raise ValueError(
-            "attention_similarity must broadcast to (batch, objects, heads, tokens, height * width); "
-            f"got shape {np.shape(similarity)}"
-        )
+    _require_broadcast(
+        "attention_similarity", array, shape, "(batch, objects, heads, tokens, height * width)"
+    )
     return array
+
+
+def _check_target(target: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    if target is None:
+        return None
+    array = jnp.asarray(target)
+    _require_broadcast("target_embedding", array, shape, "(batch, objects, tokens, channels)")
+    return array
+
+
+def _require_broadcast(name: str, array: jax.Array, shape: tuple[int, ...], layout: str) -> None:
+    fits = array.ndim == len(shape) and all(
+        n in (1, wanted) for n, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must be of shape {layout}, {shape}, or 1 where it repeats; got {array.shape}"
+        )
 
 
 def _vision_record(

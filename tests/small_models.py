@@ -8,7 +8,7 @@ from sam2_jax.predict import parameter_shapes
 
 
 def small_config(image_size: int | tuple[int, int] = 128) -> Sam2Config:
-    """A four-stage network a few thousand times cheaper than hiera-tiny, with every special case of the sizes.
+    """A four-stage network far cheaper than hiera-tiny, with every special case of the sizes.
 
     Windows that do not divide the grid (padding), a global block, pooling, and a 14 x 14 background.
     """
@@ -24,6 +24,22 @@ def small_config(image_size: int | tuple[int, int] = 128) -> Sam2Config:
     vision = {"backbone_config": backbone, "backbone_channel_list": [128, 64, 32, 16], "fpn_hidden_size": 32}
     decoder = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32}
     prompt = {"hidden_size": 32, "mask_input_channels": 8}
+    return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
+
+
+def smallest_config(image_size: int | tuple[int, int] = 64) -> Sam2Config:
+    """A narrow network of five blocks, for tests that compile many programs."""
+    backbone = {
+        "hidden_size": 8,
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "window_size_per_stage": [8, 4, 6, 3],
+        "global_attention_blocks": [3],
+    }
+    vision = {"backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16}
+    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    prompt = {"hidden_size": 16, "mask_input_channels": 16}
     return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
 
 

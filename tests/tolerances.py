@@ -12,6 +12,7 @@ TOLERANCES = {
     "attentions": 1e-5,
     "scores": 1e-5,  # predicted IoU, object score
     "masks": 1e-4,  # mask logits
+    "gradients": 1e-4,
 }
 
 # (kind, rung of the ladder) -> the worst relative error met in this run, for the summary at its end.

@@ -72,7 +72,7 @@ class PromptEncoder(nn.Module):
         points = jnp.pad(points.astype(jnp.float32), ((0, 0), (0, 0), (0, 1), (0, 0)))
         size = jnp.asarray([width, height], jnp.float32).reshape(1, 1, 1, 2)
         positions = fourier((points + 0.5) / size)
-        kinds = self.point_embed.embedding.astype(jnp.float32)[jnp.maximum(labels[..., 0], 0)]
+        kinds = jnp.asarray(self.point_embed.embedding, jnp.float32)[jnp.maximum(labels[..., 0], 0)]
         not_a_point = self.not_a_point_embed.embedding.astype(jnp.float32).reshape(1, 1, 1, -1)
         tokens = jnp.where(labels >= 0, positions + kinds, positions)
         tokens = jnp.where(labels == NOT_A_POINT, not_a_point, tokens)

@@ -1,0 +1,621 @@
+"""Sam2Model and its module by themselves: shapes, precision, invariances, refusals, gradients, compiling."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import random_tensors, smallest_config
+from tolerances import relative_error
+
+from sam2_jax import Sam2Config, Sam2ImageSegmentationOutput, Sam2Model
+from sam2_jax.checkpoint import names
+from sam2_jax.model.layers import layer_norm
+from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
+
+RNG = np.random.default_rng(30)
+POINTS = RNG.uniform(0, 64, (2, 5, 4, 2)).astype(np.float32)
+LABELS = RNG.integers(0, 2, (2, 5, 4))
+BOXES = np.sort(RNG.uniform(0, 64, (2, 5, 2, 2)), axis=2).reshape(2, 5, 4).astype(np.float32)
+MASKS = (5 * RNG.standard_normal((2, 5, 16, 16))).astype(np.float32)
+# What reordering of a sum may change at most; any real difference is far above it.
+ROUNDING = 1e-5
+
+
+def model_of(config: Sam2Config, **options: Any) -> Sam2Model:
+    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))), **options)
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam2Model:
+    return model_of(smallest_config())
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(31).standard_normal((2, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def embeddings(model: Sam2Model, pixels: np.ndarray) -> ImageEmbeddings:
+    return model.get_image_embeddings(pixels)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Sam2Model, embeddings: ImageEmbeddings) -> Sam2ImageSegmentationOutput:
+    """All objects on both images in one call."""
+    return model(image_embeddings=embeddings, input_points=POINTS, input_labels=LABELS)
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Assert that two outputs agree but for rounding, in masks, predicted IoU and object score."""
+    for name in ("pred_masks", "iou_scores", "object_score_logits"):
+        ours, theirs = getattr(actual, name), getattr(expected, name)
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=ROUNDING, atol=ROUNDING, err_msg=name)
+
+
+def part(outputs: Any, images: Any, objects: Any) -> Sam2ImageSegmentationOutput:
+    """The outputs of some images and some of their objects."""
+    fields = ("pred_masks", "iou_scores", "object_score_logits")
+    taken = {name: np.asarray(getattr(outputs, name))[images][:, objects] for name in fields}
+    return Sam2ImageSegmentationOutput(**taken, image_embeddings=outputs.image_embeddings)
+
+
+# --- shapes and dtypes
+
+
+@pytest.mark.parametrize(("multimask_output", "masks"), [(True, 3), (False, 1)])
+def test_shapes_and_dtypes_of_outputs(
+    model: Sam2Model, pixels: np.ndarray, multimask_output: bool, masks: int
+) -> None:
+    outputs = model(pixels, POINTS, LABELS, multimask_output=multimask_output)
+    assert outputs.pred_masks.shape == (2, 5, masks, 16, 16)
+    assert outputs.iou_scores.shape == (2, 5, masks)
+    assert outputs.object_score_logits.shape == (2, 5, 1)
+    assert [x.shape for x in outputs.image_embeddings] == [(2, 16, 16, 2), (2, 8, 8, 4), (2, 4, 4, 16)]
+    arrays = [outputs.pred_masks, outputs.iou_scores, outputs.object_score_logits, *outputs.image_embeddings]
+    assert {x.dtype for x in arrays} == {jnp.dtype(jnp.float32)}
+    assert 0 <= outputs.iou_scores.min() <= outputs.iou_scores.max() <= 1
+    assert (
+        outputs.vision_hidden_states is outputs.vision_attentions is outputs.mask_decoder_attentions is None
+    )
+
+
+def test_without_prompts_there_is_one_object(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    assert model(image_embeddings=embeddings).pred_masks.shape == (2, 1, 3, 16, 16)
+
+
+def test_outputs_are_a_pytree(whole: Sam2ImageSegmentationOutput) -> None:
+    doubled = jax.tree.map(lambda x: 2 * x, whole)
+    np.testing.assert_array_equal(doubled.iou_scores, 2 * whole.iou_scores)
+
+
+def test_oblong_images_run() -> None:
+    size = height, width = 32, 96
+    model = model_of(smallest_config(size))
+    images = np.random.default_rng(0).standard_normal((1, *size, 3)).astype(np.float32)
+    outputs = model(images, np.float32([[[[width - 1, height - 1]]]]))
+    assert outputs.pred_masks.shape == (1, 1, 3, height // 4, width // 4)
+    assert jnp.isfinite(outputs.pred_masks).all()
+
+
+def test_another_patch_stride_runs_and_its_embeddings_are_taken_back() -> None:
+    config = smallest_config()
+    backbone = replace(config.vision_config.backbone_config, patch_stride=(2, 2))
+    config = replace(
+        config,
+        vision_config=replace(config.vision_config, backbone_config=backbone),
+        prompt_encoder_config=replace(config.prompt_encoder_config, patch_size=8),
+    )
+    model = model_of(config)
+    outputs = model(np.ones((1, 64, 64, 3)), POINTS[:1])
+    assert outputs.pred_masks.shape[-2:] == (32, 32)
+    again = model(image_embeddings=outputs.image_embeddings, input_points=POINTS[:1])
+    assert_same(again, outputs)
+
+
+# --- precision
+
+
+@pytest.fixture(scope="module")
+def bfloat16(model: Sam2Model) -> Sam2Model:
+    return Sam2Model(model.config, model.params, dtype=jnp.bfloat16)
+
+
+def test_bfloat16_stays_near_float32(bfloat16: Sam2Model, model: Sam2Model, pixels: np.ndarray) -> None:
+    near, exact = (each(pixels, POINTS, LABELS) for each in (bfloat16, model))
+    for name, limit in {"pred_masks": 0.05, "iou_scores": 0.01, "object_score_logits": 0.05}.items():
+        actual = getattr(near, name)
+        assert actual.dtype == jnp.float32
+        assert ROUNDING < relative_error(actual, getattr(exact, name)) < limit, name
+    assert {x.dtype for x in near.image_embeddings} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_positions_of_a_bfloat16_model_are_those_of_float32(bfloat16: Sam2Model, model: Sam2Model) -> None:
+    def positions(module: Sam2) -> tuple[jax.Array, jax.Array]:
+        return module.shared_image_embedding.grid(4, 4), module.vision_encoder.backbone.positions(16, 16)
+
+    low, high = (each.module.apply({"params": each.params}, method=positions) for each in (bfloat16, model))
+    for ours, expected in zip(low, high, strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_softmax_of_a_bfloat16_model_is_float32(bfloat16: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    outputs = bfloat16(image_embeddings=embeddings, input_points=POINTS, output_attentions=True)
+    for name, weights in outputs.mask_decoder_attentions.items():
+        assert weights.dtype == jnp.float32
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5, err_msg=name)  # bfloat16 rows are 1e-3 off
+
+
+def test_norms_of_a_bfloat16_model_take_float32_statistics() -> None:
+    x = (100 + np.random.default_rng(0).standard_normal((64, 96))).astype(jnp.bfloat16)
+    params = {"params": {"scale": np.ones(96, np.float32), "bias": np.zeros(96, np.float32)}}
+    low = layer_norm(1e-6, jnp.bfloat16).apply(params, x)
+    high = layer_norm(1e-6, jnp.float32).apply(params, x)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(low, high.astype(jnp.bfloat16))
+
+
+@pytest.mark.slow
+def test_random_parameters_follow_seed_and_type_but_for_the_fourier_matrix() -> None:
+    first, again, other = (
+        names.flatten(Sam2Model(smallest_config(), param_dtype=jnp.bfloat16, seed=seed).params)
+        for seed in (0, 0, 1)
+    )
+    kinds = {name: leaf.dtype for name, leaf in first.items()}
+    assert kinds.pop(names.FOURIER) == jnp.float32
+    assert set(kinds.values()) == {jnp.dtype(jnp.bfloat16)}
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first[names.FOURIER], other[names.FOURIER])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "none"}, r"padding must be one of \('masked', 'transformers'\); got 'none'"),
+        ({"dtype": jnp.float16}, r"dtype must be float32 or bfloat16; got .*float16"),
+    ],
+)
+def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sam2Model(smallest_config(), {}, **options)
+
+
+# --- what must not change a result
+
+
+def test_images_of_a_batch_equal_images_alone(
+    model: Sam2Model, pixels: np.ndarray, whole: Sam2ImageSegmentationOutput
+) -> None:
+    for i in range(2):
+        one = slice(i, i + 1)
+        assert_same(model(pixels[one], POINTS[one], LABELS[one]), part(whole, one, slice(None)))
+
+
+def test_objects_of_a_call_equal_objects_alone(
+    model: Sam2Model, embeddings: ImageEmbeddings, whole: Sam2ImageSegmentationOutput
+) -> None:
+    for i in range(5):
+        one = slice(i, i + 1)
+        alone = model(image_embeddings=embeddings, input_points=POINTS[:, one], input_labels=LABELS[:, one])
+        assert_same(alone, part(whole, slice(None), one))
+
+
+def test_the_order_of_objects_does_not_matter(
+    model: Sam2Model, embeddings: ImageEmbeddings, whole: Sam2ImageSegmentationOutput
+) -> None:
+    order = [3, 0, 4, 2, 1]
+    mixed = model(image_embeddings=embeddings, input_points=POINTS[:, order], input_labels=LABELS[:, order])
+    assert_same(mixed, part(whole, slice(None), order))
+
+
+def test_the_order_of_points_does_not_matter(
+    model: Sam2Model, embeddings: ImageEmbeddings, whole: Sam2ImageSegmentationOutput
+) -> None:
+    order = [2, 3, 1, 0]
+    mixed = model(
+        image_embeddings=embeddings, input_points=POINTS[:, :, order], input_labels=LABELS[:, :, order]
+    )
+    assert_same(mixed, whole)
+
+
+@pytest.mark.parametrize("multimask_output", [True, False])
+def test_an_object_of_a_ragged_call_equals_the_object_alone(
+    model: Sam2Model, embeddings: ImageEmbeddings, multimask_output: bool
+) -> None:
+    counts = [1, 4, 2, 3, 1]
+    labels = np.where(np.arange(4) < np.array(counts)[:, None], LABELS, -10)
+    points = np.where(labels[..., None] == -10, np.nan, POINTS)  # what padding holds must not matter
+    call = partial(model, image_embeddings=embeddings, multimask_output=multimask_output)
+    ragged = call(input_points=points, input_labels=labels)
+    for i, count in enumerate(counts):
+        one = slice(i, i + 1)
+        alone = call(input_points=POINTS[:, one, :count], input_labels=LABELS[:, one, :count])
+        assert_same(part(ragged, slice(None), one), alone)
+
+
+@pytest.mark.parametrize(("objects", "points"), [(1, 2), (3, 1), (5, 3)])
+def test_padding_to_a_bucket_changes_nothing(
+    model: Sam2Model, embeddings: ImageEmbeddings, objects: int, points: int
+) -> None:
+    prompts = POINTS[:, :objects, :points], LABELS[:, :objects, :points]
+    padded = model(image_embeddings=embeddings, input_points=prompts[0], input_labels=prompts[1])
+    decode = partial(model.module.apply, mask_padding=False, method="decode_masks")
+    unpadded = jax.jit(decode)({"params": model.params}, embeddings, *prompts)
+    for ours, exact in zip(
+        (padded.pred_masks, padded.iou_scores, padded.object_score_logits),
+        (unpadded.masks, unpadded.iou_scores, unpadded.object_score_logits),
+        strict=True,
+    ):
+        assert relative_error(ours, exact) <= ROUNDING
+
+
+def test_a_box_is_its_corners(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    corners, labels = BOXES.reshape(2, 5, 2, 2), np.broadcast_to([2, 3], (2, 5, 2))
+    as_points = model(image_embeddings=embeddings, input_points=corners, input_labels=labels)
+    assert_same(model(image_embeddings=embeddings, input_boxes=BOXES), as_points)
+
+
+def test_labels_are_positive_by_default(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    call = partial(model, image_embeddings=embeddings, input_points=POINTS)
+    assert_same(call(), call(input_labels=np.ones((2, 5, 4), int)))
+
+
+def test_image_embeddings_stand_for_the_pixels(
+    model: Sam2Model, pixels: np.ndarray, whole: Sam2ImageSegmentationOutput
+) -> None:
+    first = model(pixels, POINTS, LABELS)
+    assert_same(first, whole)
+    again = model(image_embeddings=list(first.image_embeddings), input_points=POINTS, input_labels=LABELS)
+    assert_same(again, first)
+
+
+def test_more_objects_than_one_call_takes_are_joined_in_order(
+    model: Sam2Model, embeddings: ImageEmbeddings
+) -> None:
+    one_image = tuple(x[:1] for x in embeddings)
+    points = np.random.default_rng(32).uniform(0, 64, (1, 100, 1, 2)).astype(np.float32)
+    masks = (5 * np.random.default_rng(33).standard_normal((1, 100, 8, 8))).astype(np.float32)
+    call = partial(model, image_embeddings=one_image)
+    all_of_them = call(input_points=points, input_masks=masks)
+    assert all_of_them.pred_masks.shape == (1, 100, 3, 16, 16)
+    for i in (0, 63, 64, 99):
+        one = slice(i, i + 1)
+        alone = call(input_points=points[:, one], input_masks=masks[:, one])
+        assert_same(part(all_of_them, slice(None), one), alone)
+
+
+def test_a_mask_for_the_image_is_shared_by_its_objects(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    call = partial(model, image_embeddings=embeddings, input_points=POINTS)
+    shared = call(input_masks=MASKS[:, :1])
+    repeated = call(input_masks=np.repeat(MASKS[:, :1], 5, axis=1))
+    assert_same(shared, repeated)
+    assert relative_error(shared.pred_masks, call().pred_masks) > 0.01, "the mask must have an effect"
+
+
+def test_masks_of_objects_reach_their_own_object(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    call = partial(model, image_embeddings=embeddings)
+    together = call(input_points=POINTS, input_masks=MASKS)
+    for i in range(5):
+        one = slice(i, i + 1)
+        alone = call(input_points=POINTS[:, one], input_masks=MASKS[:, one])
+        assert_same(part(together, slice(None), one), alone)
+    assert_same(call(input_points=POINTS, input_masks=MASKS[:, :, None]), together)
+
+
+# --- what is recorded on request
+
+
+def test_recording_changes_no_output(
+    model: Sam2Model, pixels: np.ndarray, whole: Sam2ImageSegmentationOutput
+) -> None:
+    recorded = model(pixels, POINTS, LABELS, output_attentions=True, output_hidden_states=True)
+    assert_same(recorded, whole)
+    for attentions in (recorded.vision_attentions, tuple(recorded.mask_decoder_attentions.values())):
+        for weights in attentions:
+            assert weights.min() >= 0
+            np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert [x.shape for x in recorded.vision_hidden_states] == [
+        (2, 16, 16, 8),
+        (2, 16, 16, 8),
+        (2, 8, 8, 16),
+        (2, 4, 4, 32),
+        (2, 4, 4, 32),
+        (2, 2, 2, 64),
+    ]
+    # 8 x 8 windows; 8 x 8 and 4 x 4 with pooled queries; global; 6 x 6 filled up from 4 x 4, pooled.
+    assert [x.shape for x in recorded.vision_attentions] == [
+        (2, 4, 1, 64, 64),
+        (2, 4, 1, 16, 64),
+        (2, 4, 2, 4, 16),
+        (2, 1, 2, 16, 16),
+        (2, 1, 2, 9, 36),
+    ]
+    tokens = 6 + 4 + 1
+    shapes = {name: weights.shape for name, weights in recorded.mask_decoder_attentions.items()}
+    assert shapes == {
+        **{f"layers.{i}.self_attn": (2, 5, 2, tokens, tokens) for i in (0, 1)},
+        **{f"layers.{i}.cross_attn_token_to_image": (2, 5, 2, tokens, 16) for i in (0, 1)},
+        **{f"layers.{i}.cross_attn_image_to_token": (2, 5, 2, 16, tokens) for i in (0, 1)},
+        "final_attn_token_to_image": (2, 5, 2, tokens, 16),
+    }
+
+
+def test_padding_gets_no_attention(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+    labels = np.where(np.arange(4) < 2, LABELS, -10)
+    outputs = model(
+        image_embeddings=embeddings, input_points=POINTS, input_labels=labels, output_attentions=True
+    )
+    for name, weights in outputs.mask_decoder_attentions.items():
+        if not name.endswith("token_to_image"):
+            assert (weights[..., 8:10] == 0).all(), name
+            assert (weights[..., 10] > 0).all(), name
+
+
+# --- refusals
+
+ONES = np.ones((2, 5, 4), int)
+MAPS = tuple(np.zeros((2, 16 // 2**i, 16 // 2**i, c), np.float32) for i, c in enumerate((2, 4, 16)))
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "no image": ({"image_embeddings": None}, r"exactly one of pixel_values and image_embeddings"),
+    "two images": (
+        {"pixel_values": np.zeros((2, 64, 64, 3))},
+        r"exactly one of pixel_values and image_emb",
+    ),
+    "channels first": (
+        {"image_embeddings": None, "pixel_values": np.zeros((2, 3, 64, 64))},
+        r"shape \(batch, 64, 64, 3\); got \(2, 3, 64, 64\): .*channels first: transpose with \(0, 2, 3, 1\)",
+    ),
+    "another size": (
+        {"image_embeddings": None, "pixel_values": np.zeros((2, 64, 32, 3))},
+        r"got \(2, 64, 32, 3\): use the model's processor, or config\.with_image_size",
+    ),
+    "one image without a batch": (
+        {"image_embeddings": None, "pixel_values": np.zeros((64, 64, 3))},
+        r"pixel_values must be of shape \(batch, 64, 64, 3\); got \(64, 64, 3\)",
+    ),
+    "an empty batch": (
+        {"image_embeddings": None, "pixel_values": np.zeros((0, 64, 64, 3))},
+        r"pixel_values must be of shape .*; got \(0, 64, 64, 3\)",
+    ),
+    "two maps": (
+        {"image_embeddings": MAPS[:2]},
+        r"image_embeddings must be the three maps an earlier call returned",
+    ),
+    "one array": ({"image_embeddings": MAPS[2]}, r"image_embeddings must be the three maps .*; got ndarray"),
+    "maps channels first": (
+        {"image_embeddings": [np.moveaxis(x, -1, 1) for x in MAPS]},
+        r"of shapes \(batch, 16, 16, 2\), \(batch, 8, 8, 4\), \(batch, 4, 4, 16\); got \[\(2, 2, 16, 16\)",
+    ),
+    "maps of different batches": (
+        {"image_embeddings": (MAPS[0][:1], *MAPS[1:])},
+        r"image_embeddings must be the three maps",
+    ),
+    "points of another batch": (
+        {"input_points": POINTS[:1]},
+        r"input_points must be for as many images .* 2; got 1",
+    ),
+    "boxes of another batch": (
+        {"input_boxes": BOXES[:1]},
+        r"input_boxes must be for as many images .* 2; got 1",
+    ),
+    "masks of another batch": (
+        {"input_masks": MASKS[:1]},
+        r"input_masks must be logits of shape \(2, 1 or objects",
+    ),
+    "points of rank 3": (
+        {"input_points": POINTS[0]},
+        r"input_points must be of shape \(batch, objects, points, 2\)",
+    ),
+    "three coordinates": (
+        {"input_points": np.zeros((2, 5, 4, 3))},
+        r"input_points must be of shape .*, 4, 3\)",
+    ),
+    "no points": (
+        {"input_points": POINTS[:, :, :0]},
+        r"input_points must be .*none of it empty; got \(2, 5, 0, 2\)",
+    ),
+    "no objects": (
+        {"input_points": POINTS[:, :0]},
+        r"input_points must be .*none of it empty; got \(2, 0, 4, 2\)",
+    ),
+    "NaN points": (
+        {"input_points": np.full((2, 5, 4, 2), np.nan)},
+        r"input_points must be finite .* got NaN",
+    ),
+    "labels alone": ({"input_labels": LABELS}, r"input_labels are given without input_points"),
+    "fewer labels": (
+        {"input_points": POINTS, "input_labels": LABELS[:, :, :3]},
+        r"input_labels must have the shape of the points, \(2, 5, 4\); got \(2, 5, 3\)",
+    ),
+    "label 4": (
+        {"input_points": POINTS, "input_labels": 4 * ONES},
+        r"input_labels must be among \(-10, -1, 0, 1, 2, 3\); got \[4\]",
+    ),
+    "label -2": (
+        {"input_points": POINTS, "input_labels": -2 * ONES},
+        r"input_labels must be among .* got \[-2\]",
+    ),
+    "label 0.5": (
+        {"input_points": POINTS, "input_labels": 0.5 * ONES},
+        r"input_labels must be among .* got \[0\.5\]",
+    ),
+    "boxes of three": (
+        {"input_boxes": BOXES[..., :3]},
+        r"input_boxes must be of shape \(batch, objects, 4\)",
+    ),
+    "boxes turned round": (
+        {"input_boxes": BOXES[..., ::-1]},
+        r"input_boxes must be .* with x0 <= x1 and y0 <= y1",
+    ),
+    "infinite boxes": ({"input_boxes": np.full((2, 5, 4), np.inf)}, r"input_boxes must be finite"),
+    "fewer boxes than objects": (
+        {"input_points": POINTS, "input_boxes": BOXES[:, :4]},
+        r"input_points and input_boxes must be for as many objects; got 5 and 4",
+    ),
+    "masks of rank 3": ({"input_masks": MASKS[0]}, r"input_masks must be logits .* got \(5, 16, 16\)"),
+    "no masks": ({"input_masks": MASKS[:, :0]}, r"input_masks must be logits .* got \(2, 0, 16, 16\)"),
+    "fewer masks than objects": (
+        {"input_points": POINTS, "input_masks": MASKS[:, :3]},
+        r"input_masks must have 1 mask for an image or one for each of 5 objects; got 3",
+    ),
+    "similarity for fewer tokens": (
+        {"input_points": POINTS, "attention_similarity": np.zeros((10, 2, 10, 16))},
+        r"attention_similarity must be of shape .*\(2, 5, 2, 11, 16\), or 1 .*; got \(2, 5, 2, 10, 16\)",
+    ),
+    "similarity of rank 3": (
+        {"input_points": POINTS, "attention_similarity": np.zeros((2, 11, 16))},
+        r"attention_similarity must be of shape",
+    ),
+    "target of another width": (
+        {"input_points": POINTS, "target_embedding": np.zeros((2, 5, 11, 8))},
+        r"target_embedding must be of shape .*\(2, 5, 11, 16\), or 1 where it repeats; got \(2, 5, 11, 8\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_cannot_be_meant_is_refused(model: Sam2Model, case: str) -> None:
+    arguments, message = REFUSALS[case]
+    with pytest.raises(ValueError, match=message):
+        model(**{"image_embeddings": MAPS, **arguments})
+
+
+# --- the module under JAX's transformations
+
+
+@pytest.fixture(scope="module")
+def slopes(model: Sam2Model, pixels: np.ndarray) -> tuple[Any, Any]:
+    """A loss as a function of the parameters, with its gradient, compiled; and the gradient at the model."""
+
+    def loss(params: Any) -> jax.Array:
+        prompts = POINTS[:1, :3], LABELS[:1, :3], MASKS[:1, :3]
+        prediction = model.module.apply({"params": params}, pixels[:1], *prompts)
+        return sum(jnp.square(x).mean() for x in prediction)
+
+    loss_and_gradient = jax.jit(jax.value_and_grad(loss))
+    return loss_and_gradient, loss_and_gradient(model.params)[1]
+
+
+def test_gradients_reach_all_that_takes_part(slopes: tuple[Any, Any]) -> None:
+    flat = names.flatten(slopes[1])
+    assert all(np.isfinite(gradient).all() for gradient in flat.values())
+    silent = {name for name, gradient in flat.items() if not np.any(gradient)}
+    # The Fourier matrix is a constant; a mask is given, and of four masks the first is not asked for.
+    assert silent == {
+        names.FOURIER,
+        "prompt_encoder.no_mask_embed.embedding",
+        *(name for name in flat if name.startswith("mask_decoder.output_hypernetworks_mlps_0.")),
+    }
+
+
+def test_gradients_are_the_slope(model: Sam2Model, slopes: tuple[Any, Any]) -> None:
+    loss_and_gradient, gradient = slopes
+    rng = np.random.default_rng(36)
+    # Along the gradient's signs, where the slope stands out of rounding.
+    direction = jax.tree.map(lambda g: np.sign(g) * rng.uniform(size=g.shape).astype(np.float32), gradient)
+    step = 1e-5  # small, for there are kinks: ReLU and the maximum
+
+    def moved(by: float) -> Any:
+        return jax.tree.map(lambda p, d: np.asarray(p) + np.float32(by) * d, model.params, direction)
+
+    slope = (loss_and_gradient(moved(step))[0] - loss_and_gradient(moved(-step))[0]) / (2 * step)
+    parts = jax.tree.map(lambda g, d: np.vdot(g, d), gradient, direction)
+    np.testing.assert_allclose(slope, sum(jax.tree.leaves(parts)), rtol=0.02)
+
+
+def test_the_module_runs_under_vmap_over_prompts(
+    model: Sam2Model, embeddings: ImageEmbeddings, whole: Sam2ImageSegmentationOutput
+) -> None:
+    def decode(points: jax.Array, labels: jax.Array) -> Any:
+        return model.module.apply({"params": model.params}, embeddings, points, labels, method="decode_masks")
+
+    def objects_first(x: np.ndarray) -> np.ndarray:
+        return x.swapaxes(0, 1)[:, :, None]
+
+    one_by_one = jax.jit(jax.vmap(decode))(objects_first(POINTS), objects_first(LABELS))
+    assert relative_error(one_by_one.masks[:, :, 0].swapaxes(0, 1), whole.pred_masks) <= ROUNDING
+    assert relative_error(one_by_one.iou_scores[:, :, 0].swapaxes(0, 1), whole.iou_scores) <= ROUNDING
+
+
+def constant_sizes(lowered: Any) -> list[int]:
+    """Elements of every constant in a lowered program that is not one number repeated."""
+    sizes = []
+    for line in lowered.as_text().splitlines():
+        if "constant" in line and ("dense<[" in line or 'dense<"' in line):
+            shape = line.rpartition("tensor<")[2].partition(">")[0].split("x")[:-1]
+            sizes.append(int(np.prod([int(n) for n in shape])))
+    return sizes
+
+
+def test_parameters_are_arguments_of_the_program_not_constants_in_it(
+    model: Sam2Model, pixels: np.ndarray, embeddings: ImageEmbeddings
+) -> None:
+    def run(method: str, params: Any, *inputs: Any) -> Any:
+        return model.module.apply({"params": params}, *inputs, method=method)
+
+    encode = jax.jit(partial(run, "encode_image")).lower(model.params, pixels)
+    decode = jax.jit(partial(run, "decode_masks")).lower(model.params, embeddings, POINTS, LABELS)
+    baked = jax.jit(lambda: run("decode_masks", model.params, embeddings, POINTS, LABELS)).lower()
+    assert max(constant_sizes(baked)) >= 512, "this is what baked-in parameters look like"
+    # Left are the resize matrices and the grid's positions.
+    assert max(constant_sizes(encode)) <= 16 * 7
+    assert max(constant_sizes(decode)) <= 4 * 4 * 2
+
+
+def test_other_parameters_give_other_results_without_compiling_again(
+    model: Sam2Model,
+    embeddings: ImageEmbeddings,
+    whole: Sam2ImageSegmentationOutput,
+    traces: list[None],
+) -> None:
+    other = Sam2Model(model.config, jax.tree.map(lambda x: 1.1 * x, model.params))
+    outputs = other(image_embeddings=embeddings, input_points=POINTS, input_labels=LABELS)
+    assert relative_error(outputs.pred_masks, whole.pred_masks) > 0.01
+    assert not traces
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows by one whenever the decoder is traced, since tracing is what runs its Python."""
+    seen: list[None] = []
+    decode = Sam2.decode_masks
+
+    def counted(self: Sam2, *args: Any, **kwargs: Any) -> Any:
+        seen.append(None)
+        return decode(self, *args, **kwargs)
+
+    monkeypatch.setattr(Sam2, "decode_masks", counted)
+    return seen
+
+
+@pytest.mark.slow
+def test_any_number_of_points_and_objects_needs_few_compilations(
+    traces: list[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = smallest_config()
+    # Of its own, so that no other test has compiled for it.
+    model = model_of(replace(config, mask_decoder_config=replace(config.mask_decoder_config, mlp_dim=48)))
+    traces.clear()  # building a model traces it too
+    embeddings = model.get_image_embeddings(np.ones((1, 64, 64, 3), np.float32))
+    points = np.random.default_rng(35).uniform(0, 64, (1, 16, 8, 2)).astype(np.float32)
+    shapes = [(objects, count) for objects in range(1, 17) for count in range(1, 9)]
+
+    def run_all() -> None:
+        for objects, count in shapes:
+            outputs = model(image_embeddings=embeddings, input_points=points[:, :objects, :count])
+            assert outputs.pred_masks.shape == (1, objects, 3, 16, 16)
+
+    run_all()
+    assert len(traces) == 3 * 5  # 1, 4 or 16 points; 1, 2, 4, 8 or 16 objects
+    with jax.log_compiles(), caplog.at_level("DEBUG"):
+        run_all()
+        jax.jit(lambda x: x * 3)(len(shapes))
+    compiled = [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
+    assert len(compiled) == 1, "only the probe after the second pass may compile"
+    assert len(traces) == 3 * 5
