@@ -14,7 +14,7 @@ from safetensors import safe_open
 from convert.meta import detect_config, read_meta, to_transformers
 from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.files import read_weights, write_checkpoint
+from sam2_jax.checkpoint.files import cast, read_weights, write_checkpoint
 from sam2_jax.checkpoint.names import Tensors, is_video_only
 from sam2_jax.config import Sam2Config, Sam2VideoConfig, read_config
 from sam2_jax.hub import PROCESSOR_FILES, WEIGHT_FILES, HubFolder
@@ -110,8 +110,7 @@ def read(
     if isinstance(found, Sam2VideoConfig) and not memory:
         found = found.image_config
     dtype = stored if dtype is None else dtype
-    cast = [{name: t.astype(dtype, copy=False) for name, t in part.items()} for part in (image, memory)]
-    return Checkpoint(cast[0], cast[1], found, dtype)
+    return Checkpoint(cast(image, dtype), cast(memory, dtype), found, dtype)
 
 
 def _read_meta(
@@ -143,7 +142,8 @@ def _stored_dtype(files: list[Path]) -> np.dtype:
     found = set()
     for path in files:
         with safe_open(path, framework="np") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            weights = set(file.keys()) - {names.FOURIER, names.FOURIER_COPY}  # always kept in float32
+            found |= {file.get_slice(name).get_dtype() for name in weights}
     return DTYPES["bfloat16" if found == {"BF16"} else "float32"]
 
 

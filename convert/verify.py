@@ -121,7 +121,8 @@ def _reference(checkpoint: Checkpoint, source: Source) -> Any:
         image = names.to_torch({name: tensor.astype(np.float32) for name, tensor in checkpoint.image.items()})
         model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in image.items()}, strict=True)
     if checkpoint.dtype == DTYPES["bfloat16"]:
-        model = model.to(torch.bfloat16)
+        for parameter in model.parameters():  # and not the buffers, which are the Fourier matrix
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model.to(torch.float32).eval()
 
 

@@ -10,11 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sam2_jax.arguments import (
+    bucket,
+    check_embeddings,
+    check_masks,
+    check_pixels,
+    check_similarity,
+    check_target,
+    join_prompts,
+    pad_prompts,
+    take_objects,
+)
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import read_weights, write_checkpoint
 from sam2_jax.config import Sam2Config, Sam2VideoConfig, read_config
 from sam2_jax.hub import HubFolder
-from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
 from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
 
 PADDING_MODES = ("masked", "transformers")
@@ -185,11 +195,11 @@ class Sam2Model:
         if image_embeddings is None:
             image_embeddings, recorded = self._encode(pixel_values, output_hidden_states, output_attentions)
         else:
-            image_embeddings = self._check_embeddings(image_embeddings)
+            image_embeddings = check_embeddings(image_embeddings, self.config)
         batch = image_embeddings[0].shape[0]
-        masks = _check_masks(input_masks, batch)
+        masks = check_masks(input_masks, batch)
         objects_of_masks = 1 if masks is None else masks.shape[1]
-        points, labels = _join_prompts(input_points, input_labels, input_boxes, batch, objects_of_masks)
+        points, labels = join_prompts(input_points, input_labels, input_boxes, batch, objects_of_masks)
         if masks is not None and masks.shape[1] not in (1, points.shape[1]):
             raise ValueError(
                 f"input_masks must have 1 mask for an image or one for each of {points.shape[1]} objects; "
@@ -199,13 +209,13 @@ class Sam2Model:
         tokens = decoder.num_multimask_outputs + 3 + points.shape[2] + 1  # outputs, prompts, a not-a-point
         keys = int(np.prod(image_embeddings[2].shape[1:3]))
         lead = points.shape[:2]
-        bias = _check_similarity(attention_similarity, (*lead, decoder.num_attention_heads, tokens, keys))
-        target = _check_target(target_embedding, (*lead, tokens, decoder.hidden_size))
+        bias = check_similarity(attention_similarity, (*lead, decoder.num_attention_heads, tokens, keys))
+        target = check_target(target_embedding, (*lead, tokens, decoder.hidden_size))
 
         # Tensors laid out by token, and the reference's own padding, leave no room for ours.
         as_given = output_attentions or self.padding == "transformers"
         if not as_given and bias is None and target is None:
-            points, labels = _pad_prompts(points, labels, points.shape[1], _bucket(points.shape[2], 4))
+            points, labels = pad_prompts(points, labels, points.shape[1], bucket(points.shape[2], 4))
 
         outputs = []
         for start in range(0, points.shape[1], _OBJECTS_PER_CALL):
@@ -215,12 +225,14 @@ class Sam2Model:
                     image_embeddings,
                     points[:, chunk],
                     labels[:, chunk],
-                    *(_objects(x, chunk) for x in (masks, bias, target)),
+                    *(take_objects(x, chunk) for x in (masks, bias, target)),
                     multimask_output=multimask_output,
                     record=("attentions",) if output_attentions else (),
                 )
             )
-        prediction, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
+        prediction, attentions = outputs[0]
+        if len(outputs) > 1:
+            prediction, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
         return Sam2ImageSegmentationOutput(
             iou_scores=prediction.iou_scores,
             pred_masks=prediction.masks,
@@ -234,17 +246,9 @@ class Sam2Model:
     def _encode(
         self, pixel_values: Any, hidden_states: bool = False, attentions: bool = False
     ) -> tuple[ImageEmbeddings, dict[str, Any]]:
-        shape = np.shape(pixel_values)
-        expected = (*self.config.image_size, self.config.vision_config.backbone_config.num_channels)
-        if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
-            hint = "use the model's processor, or config.with_image_size for another size"
-            if len(shape) == 4 and shape[1] == expected[2]:
-                hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
-            dimensions = ", ".join(map(str, expected))
-            raise ValueError(f"pixel_values must be of shape (batch, {dimensions}); got {shape}: {hint}")
         wanted = {"hidden_states": hidden_states, "attentions": attentions}
         record = tuple(name for name, is_wanted in wanted.items() if is_wanted)
-        return _encode(self.module, self.params, jnp.asarray(pixel_values), record)
+        return _encode(self.module, self.params, check_pixels(pixel_values, self.config), record)
 
     def _decode(
         self,
@@ -260,11 +264,11 @@ class Sam2Model:
     ) -> Any:
         """Decode up to _OBJECTS_PER_CALL objects, their number padded to a compiled one and cut again."""
         objects = points.shape[1]
-        padded = objects if record or self.padding == "transformers" else _bucket(objects, 2)
-        points, labels = _pad_prompts(points, labels, padded, points.shape[2])
+        padded = objects if record or self.padding == "transformers" else bucket(objects, 2)
+        points, labels = pad_prompts(points, labels, padded, points.shape[2])
 
         def fill(x: Any) -> Any:
-            if x is None or x.shape[1] == 1:
+            if x is None or x.shape[1] == 1 or padded == objects:
                 return x
             return jnp.pad(x, [(0, padded - objects) if axis == 1 else (0, 0) for axis in range(x.ndim)])
 
@@ -279,26 +283,8 @@ class Sam2Model:
             multimask_output=multimask_output,
             mask_padding=self.padding == "masked",
         )
-        return jax.tree.map(lambda x: x[:, :objects], (prediction, dict(recorded)))
-
-    def _check_embeddings(self, embeddings: Any) -> ImageEmbeddings:
-        height, width = self.config.image_size
-        stride_y, stride_x = self.config.vision_config.backbone_config.patch_stride
-        rows, columns = height // stride_y, width // stride_x
-        channels = self.config.mask_decoder_config.hidden_size
-        expected = [(rows, columns, channels // 8), (rows // 2, columns // 2, channels // 4)]
-        expected.append((rows // 4, columns // 4, channels))
-        is_list = isinstance(embeddings, (tuple, list))
-        found = [np.shape(x) for x in embeddings] if is_list else []
-        is_batch = len({shape[:1] for shape in found}) == 1
-        if not is_batch or [shape[1:] for shape in found] != expected:
-            raise ValueError(
-                "image_embeddings must be the three maps an earlier call returned, of shapes "
-                f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; "
-                f"got {found if is_list else type(embeddings).__name__}"
-            )
-        fine, middle, coarse = (jnp.asarray(x) for x in embeddings)
-        return fine, middle, coarse
+        result = prediction, dict(recorded)
+        return result if padded == objects else jax.tree.map(lambda x: x[:, :objects], result)
 
 
 def parameter_shapes(config: Sam2Config) -> dict[str, tuple[int, ...]]:
@@ -315,129 +301,6 @@ def _init(module: Sam2, key: jax.Array) -> Any:
 
 def _random_params(module: Sam2, seed: int) -> Any:
     return jax.jit(partial(_init, module))(jax.random.key(seed))
-
-
-def _bucket(count: int, base: int) -> int:
-    """Round a count up to one of few sizes: powers of base up to 16, then multiples of 16."""
-    size = 1
-    while size < min(count, 16):
-        size *= base
-    return size if count <= 16 else -(-count // 16) * 16
-
-
-def _objects(x: Any, chunk: slice) -> Any:
-    """Take a chunk of objects of x [B, P or 1, ...]; what is shared by all objects stays."""
-    return x if x is None or x.shape[1] == 1 else x[:, chunk]
-
-
-def _join_prompts(
-    points: Any, labels: Any, boxes: Any, batch: int, objects_of_masks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Check points and boxes and join them as points [B, P, N, 2] and labels [B, P, N].
-
-    A box is its two corners: the reference embeds it just so, and one form means one compiled function.
-    Without either, P is the number of masks and each object has a single not-a-point.
-    """
-    joined_points, joined_labels = [], []
-    if points is None and labels is not None:
-        raise ValueError("input_labels are given without input_points; give both or neither")
-    if points is not None:
-        points = _floats("input_points", points, 4, 2, "(batch, objects, points, 2)", batch)
-        labels = np.ones(points.shape[:3], np.int32) if labels is None else np.asarray(labels)
-        if labels.shape != points.shape[:3]:
-            raise ValueError(
-                f"input_labels must have the shape of the points, {points.shape[:3]}; got {labels.shape}"
-            )
-        allowed = (PADDING, NOT_A_POINT, 0, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
-        if not np.isin(labels, allowed).all():
-            raise ValueError(
-                f"input_labels must be among {allowed}; got {sorted(set(labels.ravel().tolist()))}"
-            )
-        if not np.isfinite(points[labels != PADDING]).all():
-            raise ValueError("input_points must be finite numbers; got NaN or infinity")
-        joined_points.append(points)
-        joined_labels.append(labels.astype(np.int32))
-    if boxes is not None:
-        boxes = _floats("input_boxes", boxes, 3, 4, "(batch, objects, 4)", batch)
-        if not np.isfinite(boxes).all():
-            raise ValueError("input_boxes must be finite numbers; got NaN or infinity")
-        if (boxes[..., :2] > boxes[..., 2:]).any():
-            raise ValueError("input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1")
-        if points is not None and points.shape[1] != boxes.shape[1]:
-            raise ValueError(
-                "input_points and input_boxes must be for as many objects; got "
-                f"{points.shape[1]} and {boxes.shape[1]}"
-            )
-        corners = np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32)
-        joined_points.append(boxes.reshape(*boxes.shape[:2], 2, 2))
-        joined_labels.append(np.broadcast_to(corners, (*boxes.shape[:2], 2)))
-    if not joined_points:
-        shape = (batch, objects_of_masks, 1)
-        return np.zeros((*shape, 2), np.float32), np.full(shape, NOT_A_POINT, np.int32)
-    return np.concatenate(joined_points, axis=2), np.concatenate(joined_labels, axis=2)
-
-
-def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> np.ndarray:
-    array = np.asarray(values, np.float32)
-    if array.ndim != rank or array.shape[-1] != last or 0 in array.shape:
-        raise ValueError(f"{name} must be of shape {layout}, none of it empty; got {array.shape}")
-    if array.shape[0] != batch:
-        raise ValueError(f"{name} must be for as many images as there are, {batch}; got {array.shape[0]}")
-    return array
-
-
-def _pad_prompts(
-    points: np.ndarray, labels: np.ndarray, objects: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pad points [B, P, N, 2] and labels [B, P, N] to the given numbers of objects and of points."""
-    extra = (0, 0), (0, objects - points.shape[1]), (0, count - points.shape[2])
-    return np.pad(points, (*extra, (0, 0))), np.pad(labels, extra, constant_values=PADDING)
-
-
-def _check_masks(masks: Any, batch: int) -> jax.Array | None:
-    if masks is None:
-        return None
-    shape = np.shape(masks)
-    if len(shape) == 5 and shape[2] == 1:
-        masks, shape = jnp.squeeze(jnp.asarray(masks), 2), (*shape[:2], *shape[3:])
-    if len(shape) != 4 or 0 in shape or shape[0] != batch:
-        raise ValueError(
-            f"input_masks must be logits of shape ({batch}, 1 or objects, height, width); got {shape}"
-        )
-    return jnp.asarray(masks, jnp.float32)
-
-
-def _check_similarity(similarity: Any, shape: tuple[int, ...]) -> jax.Array | None:
-    """Bring attention_similarity to [B, P, heads, T, K]; transformers' [B * P, heads, T, K] is taken too."""
-    if similarity is None:
-        return None
-    array = jnp.asarray(similarity, jnp.float32)
-    batch, objects = shape[:2]
-    if array.ndim == 4 and array.shape[0] in (1, batch * objects):
-        lead = (1, 1) if array.shape[0] == 1 else (batch, objects)
-        array = array.reshape(*lead, *array.shape[1:])
-    _require_broadcast(
-        "attention_similarity", array, shape, "(batch, objects, heads, tokens, height * width)"
-    )
-    return array
-
-
-def _check_target(target: Any, shape: tuple[int, ...]) -> jax.Array | None:
-    if target is None:
-        return None
-    array = jnp.asarray(target)
-    _require_broadcast("target_embedding", array, shape, "(batch, objects, tokens, channels)")
-    return array
-
-
-def _require_broadcast(name: str, array: jax.Array, shape: tuple[int, ...], layout: str) -> None:
-    fits = array.ndim == len(shape) and all(
-        n in (1, wanted) for n, wanted in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{name} must be of shape {layout}, {shape}, or 1 where it repeats; got {array.shape}"
-        )
 
 
 def _vision_record(

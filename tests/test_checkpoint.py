@@ -140,7 +140,9 @@ def test_other_floating_types_are_read(folder: Path, small_model: Sam2Model, dty
 
 def test_parameters_can_be_kept_in_bfloat16(folder: Path, tmp_path: Path) -> None:
     model = Sam2Model.from_pretrained(folder, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-    assert {value.dtype for value in names.flatten(model.params).values()} == {jnp.dtype(jnp.bfloat16)}
+    dtypes = {name: value.dtype for name, value in names.flatten(model.params).items()}
+    assert dtypes.pop(names.FOURIER) == jnp.float32  # rounded, it would move every position
+    assert set(dtypes.values()) == {jnp.dtype(jnp.bfloat16)}
     model.save_pretrained(tmp_path / "bf16")
     again = Sam2Model.from_pretrained(tmp_path / "bf16", param_dtype=jnp.bfloat16)
     name = "no_memory_embedding"

@@ -458,6 +458,15 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"input_points": POINTS, "input_boxes": BOXES[:, :4]},
         r"input_points and input_boxes must be for as many objects; got 5 and 4",
     ),
+    "binary masks": ({"input_masks": MASKS > 0}, r"input_masks must be logits, .*got bool"),
+    "raw pixels": (
+        {"image_embeddings": None, "pixel_values": np.zeros((2, 64, 64, 3), np.uint8)},
+        r"pixel_values must be normalised, floating point; got uint8",
+    ),
+    "points that are no array": (
+        {"input_points": [[[[1, 2]], [[1, 2], [3, 4]]]]},
+        r"input_points must be an array of shape .*the processor makes it",
+    ),
     "masks of rank 3": ({"input_masks": MASKS[0]}, r"input_masks must be logits .* got \(5, 16, 16\)"),
     "no masks": ({"input_masks": MASKS[:, :0]}, r"input_masks must be logits .* got \(2, 0, 16, 16\)"),
     "fewer masks than objects": (

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sam2_jax.atomic import write_together
-from sam2_jax.checkpoint.names import Tensors, is_video_only, to_flax, to_torch
+from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only, to_flax, to_torch
 from sam2_jax.config import Sam2Config, Sam2VideoConfig
 from sam2_jax.hub import WEIGHT_FILES
 
@@ -34,6 +34,7 @@ def read_safetensors(path: Path) -> Tensors:
 def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> tuple[Tensors, Tensors]:
     """Read a checkpoint's files as flat Flax parameters: (image model's, video model's own), in `dtype`.
 
+    The Fourier matrix stays float32: rounded, it would move every position.
     Raises ValueError if a file is broken, a tensor stands in two shards or is not floating point.
     """
     tensors: Tensors = {}
@@ -52,11 +53,15 @@ def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> 
     image = {name: tensor for name, tensor in tensors.items() if name not in video}
     if layout == "transformers":
         image, video = to_flax(image), to_flax(video)
-    return _cast(image, dtype), _cast(video, dtype)
+    return cast(image, dtype), cast(video, dtype)
 
 
-def _cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
-    return {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
+def cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
+    """Bring flat Flax parameters to one type, contiguous; the Fourier matrix to float32 in any case."""
+    return {
+        name: np.ascontiguousarray(tensor, np.float32 if name == FOURIER else dtype)
+        for name, tensor in tensors.items()
+    }
 
 
 def write_checkpoint(

@@ -62,7 +62,7 @@ def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
     """The mask's pixels within `thickness` of its edge."""
     inside = np.pad(mask, thickness, mode="edge")
     for axis in (0, 1):
-        inside = sliding_window_view(inside, 2 * thickness + 1, axis).all(axis=-1)
+        inside = np.all(sliding_window_view(inside, 2 * thickness + 1, axis), axis=-1)
     return mask & ~inside
 
 

@@ -1,0 +1,186 @@
+"""What `Sam2Model` is called with: checked, brought to one form, padded to few shapes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sam2_jax.config import Sam2Config
+from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
+from sam2_jax.model.sam2 import ImageEmbeddings
+
+
+def check_pixels(pixel_values: Any, config: Sam2Config) -> jax.Array:
+    """Return pixel_values [B, H, W, 3] of the configured size as a JAX array, or raise ValueError."""
+    shape = np.shape(pixel_values)
+    expected = (*config.image_size, config.vision_config.backbone_config.num_channels)
+    if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
+        hint = "use the model's processor, or config.with_image_size for another size"
+        if len(shape) == 4 and shape[1] == expected[2]:
+            hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
+        dimensions = ", ".join(map(str, expected))
+        raise ValueError(f"pixel_values must be of shape (batch, {dimensions}); got {shape}: {hint}")
+    array = jnp.asarray(pixel_values)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"pixel_values must be normalised, floating point; got {array.dtype}: use the model's processor"
+        )
+    return array
+
+
+def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
+    """Return the three maps of an earlier call for the configured size, or raise ValueError."""
+    height, width = config.image_size
+    stride_y, stride_x = config.vision_config.backbone_config.patch_stride
+    rows, columns = height // stride_y, width // stride_x
+    channels = config.mask_decoder_config.hidden_size
+    expected = [(rows, columns, channels // 8), (rows // 2, columns // 2, channels // 4)]
+    expected.append((rows // 4, columns // 4, channels))
+    is_list = isinstance(embeddings, (tuple, list))
+    found = [np.shape(x) for x in embeddings] if is_list else []
+    is_batch = len({shape[:1] for shape in found}) == 1
+    if not is_batch or [shape[1:] for shape in found] != expected:
+        raise ValueError(
+            "image_embeddings must be the three maps an earlier call returned, of shapes "
+            f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; "
+            f"got {found if is_list else type(embeddings).__name__}"
+        )
+    fine, middle, coarse = (jnp.asarray(x) for x in embeddings)
+    return fine, middle, coarse
+
+
+def bucket(count: int, base: int) -> int:
+    """Round a count up to one of few sizes: powers of base up to 16, then multiples of 16."""
+    size = 1
+    while size < min(count, 16):
+        size *= base
+    return size if count <= 16 else -(-count // 16) * 16
+
+
+def take_objects(x: Any, chunk: slice) -> Any:
+    """Take a chunk of objects of x [B, P or 1, ...]; what is shared by all objects stays."""
+    return x if x is None or x.shape[1] == 1 else x[:, chunk]
+
+
+def join_prompts(
+    points: Any, labels: Any, boxes: Any, batch: int, objects_of_masks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Check points and boxes and join them as points [B, P, N, 2] and labels [B, P, N].
+
+    A box is its two corners: the reference embeds it just so, and one form means one compiled function.
+    Without either, P is the number of masks and each object has a single not-a-point.
+    """
+    if points is None and labels is not None:
+        raise ValueError("input_labels are given without input_points; give both or neither")
+    parts = []
+    if points is not None:
+        parts.append(_check_points(points, labels, batch))
+    if boxes is not None:
+        parts.append(_check_boxes(boxes, batch))
+    if not parts:
+        shape = (batch, objects_of_masks, 1)
+        return np.zeros((*shape, 2), np.float32), np.full(shape, NOT_A_POINT, np.int32)
+    counts = [part[0].shape[1] for part in parts]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"input_points and input_boxes must be for as many objects; got {counts[0]} and {counts[1]}"
+        )
+    all_points, all_labels = zip(*parts, strict=True)
+    return np.concatenate(all_points, axis=2), np.concatenate(all_labels, axis=2)
+
+
+def _check_points(points: Any, labels: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    points = _floats("input_points", points, 4, 2, "(batch, objects, points, 2)", batch)
+    labels = np.ones(points.shape[:3], np.int32) if labels is None else np.asarray(labels)
+    if labels.shape != points.shape[:3]:
+        raise ValueError(
+            f"input_labels must have the shape of the points, {points.shape[:3]}; got {labels.shape}"
+        )
+    allowed = (PADDING, NOT_A_POINT, 0, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
+    if not np.isin(labels, allowed).all():
+        raise ValueError(f"input_labels must be among {allowed}; got {sorted(set(labels.ravel().tolist()))}")
+    if not np.isfinite(points[labels != PADDING]).all():
+        raise ValueError("input_points must be finite numbers; got NaN or infinity")
+    return points, labels.astype(np.int32)
+
+
+def _check_boxes(boxes: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as the points and labels of their corners."""
+    boxes = _floats("input_boxes", boxes, 3, 4, "(batch, objects, 4)", batch)
+    if not np.isfinite(boxes).all():
+        raise ValueError("input_boxes must be finite numbers; got NaN or infinity")
+    if (boxes[..., :2] > boxes[..., 2:]).any():
+        raise ValueError("input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1")
+    corners = np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32)
+    return boxes.reshape(*boxes.shape[:2], 2, 2), np.broadcast_to(corners, (*boxes.shape[:2], 2))
+
+
+def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> np.ndarray:
+    try:
+        array = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of shape {layout}; the processor makes it") from error
+    if array.ndim != rank or array.shape[-1] != last or 0 in array.shape:
+        raise ValueError(f"{name} must be of shape {layout}, none of it empty; got {array.shape}")
+    if array.shape[0] != batch:
+        raise ValueError(f"{name} must be for as many images as there are, {batch}; got {array.shape[0]}")
+    return array
+
+
+def pad_prompts(
+    points: np.ndarray, labels: np.ndarray, objects: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pad points [B, P, N, 2] and labels [B, P, N] to the given numbers of objects and of points."""
+    extra = (0, 0), (0, objects - points.shape[1]), (0, count - points.shape[2])
+    return np.pad(points, (*extra, (0, 0))), np.pad(labels, extra, constant_values=PADDING)
+
+
+def check_masks(masks: Any, batch: int) -> jax.Array | None:
+    """Return mask logits as float32 [B, 1 or P, H, W], None as it is, or raise ValueError."""
+    if masks is None:
+        return None
+    if jnp.asarray(masks).dtype == bool:
+        raise ValueError("input_masks must be logits, such as 20 * mask - 10 of a binary mask; got bool")
+    shape = np.shape(masks)
+    if len(shape) == 5 and shape[2] == 1:
+        masks, shape = jnp.squeeze(jnp.asarray(masks), 2), (*shape[:2], *shape[3:])
+    if len(shape) != 4 or 0 in shape or shape[0] != batch:
+        raise ValueError(
+            f"input_masks must be logits of shape ({batch}, 1 or objects, height, width); got {shape}"
+        )
+    return jnp.asarray(masks, jnp.float32)
+
+
+def check_similarity(similarity: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """Bring attention_similarity to [B, P, heads, T, K]; transformers' [B * P, heads, T, K] is taken too."""
+    if similarity is None:
+        return None
+    array = jnp.asarray(similarity, jnp.float32)
+    batch, objects = shape[:2]
+    if array.ndim == 4 and array.shape[0] in (1, batch * objects):
+        lead = (1, 1) if array.shape[0] == 1 else (batch, objects)
+        array = array.reshape(*lead, *array.shape[1:])
+    _require_broadcast(
+        "attention_similarity", array, shape, "(batch, objects, heads, tokens, height * width)"
+    )
+    return array
+
+
+def check_target(target: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """Return target_embedding [B, P, T, C], 1 where it repeats, None as it is, or raise ValueError."""
+    if target is None:
+        return None
+    array = jnp.asarray(target)
+    _require_broadcast("target_embedding", array, shape, "(batch, objects, tokens, channels)")
+    return array
+
+
+def _require_broadcast(name: str, array: jax.Array, shape: tuple[int, ...], layout: str) -> None:
+    fits = array.ndim == len(shape) and all(
+        n in (1, wanted) for n, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must be of shape {layout}, {shape}, or 1 where it repeats; got {array.shape}"
+        )
