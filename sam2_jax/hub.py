@@ -48,6 +48,8 @@ class HubFolder:
             "local_files_only": local_files_only,
         }
         if self.is_local:
+            if revision is not None:
+                raise ValueError(f"revision {revision!r} is for hub models; {model} is a local folder")
             return
         if Path(model).is_file():
             raise ValueError(

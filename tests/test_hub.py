@@ -154,6 +154,11 @@ def test_a_repository_without_weights_says_what_was_expected(
         Sam2Model.from_pretrained(TINY, cache_dir=cache)
 
 
+def test_a_folder_has_no_revisions(repository: Path) -> None:
+    with pytest.raises(ValueError, match="revision 'v1' is for hub models"):
+        Sam2Model.from_pretrained(repository, revision="v1")
+
+
 def test_a_file_in_place_of_a_folder_points_to_the_converter(tmp_path: Path) -> None:
     path = tmp_path / "sam2.pt"
     path.touch()
