@@ -21,12 +21,19 @@ def check_pixels(pixel_values: Any, config: Sam2Config) -> jax.Array:
             hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
         dimensions = ", ".join(map(str, expected))
         raise ValueError(f"pixel_values must be of shape (batch, {dimensions}); got {shape}: {hint}")
+    _require_finite("pixel_values", pixel_values)
     array = jnp.asarray(pixel_values)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"pixel_values must be normalised, floating point; got {array.dtype}: use the model's processor"
         )
     return array
+
+
+def _require_finite(name: str, values: Any) -> None:
+    """Refuse NaN and infinity in numpy arrays; what is on a device already is not fetched for it."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite numbers; got NaN or infinity")
 
 
 def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
@@ -140,8 +147,12 @@ def check_masks(masks: Any, batch: int) -> jax.Array | None:
     """Return mask logits as float32 [B, 1 or P, H, W], None as it is, or raise ValueError."""
     if masks is None:
         return None
-    if jnp.asarray(masks).dtype == bool:
-        raise ValueError("input_masks must be logits, such as 20 * mask - 10 of a binary mask; got bool")
+    dtype = masks.dtype if isinstance(masks, jax.Array) else np.asarray(masks).dtype
+    if dtype.kind not in "fV":  # ml_dtypes' bfloat16 has kind V
+        raise ValueError(
+            f"input_masks must be logits, such as 20.0 * mask - 10 of a binary mask; got {dtype}"
+        )
+    _require_finite("input_masks", masks)
     shape = np.shape(masks)
     if len(shape) == 5 and shape[2] == 1:
         masks, shape = jnp.squeeze(jnp.asarray(masks), 2), (*shape[:2], *shape[3:])

@@ -16,6 +16,8 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     target = Path()
     try:
         for target, write in writers.items():
+            if target.is_dir():
+                raise IsADirectoryError("it is a folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
             os.close(handle)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 import warnings
@@ -89,7 +90,8 @@ def _numbers(count: int, meaning: str) -> Any:
         except ValueError:
             values = ()
         if len(values) != count or not np.isfinite(values).all():
-            raise argparse.ArgumentTypeError(f"expected {meaning} in pixels, such as {meaning}; got {text!r}")
+            example = ",".join(str(100 * (i + 1)) for i in range(count))
+            raise argparse.ArgumentTypeError(f"expected {meaning} in pixels, such as {example}; got {text!r}")
         return values
 
     return parse
@@ -141,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 the input was at fault (said on stderr)."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
@@ -154,6 +156,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("sam2-jax: stopped; nothing half-written is left", file=sys.stderr)
             return 130
     return 0
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Join `--box -5,-5,50,50` by `=`, for argparse takes what begins with a minus for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if re.match(r"-[\d.]+,", word) and joined and joined[-1] in ("--point", "--negative", "--box"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 @contextmanager
@@ -175,7 +188,7 @@ def segment_photo(arguments: argparse.Namespace) -> None:
     if not prompts:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
     output = arguments.output or Path(f"{arguments.photo.stem}_segmented.png")
-    _check_output(output)
+    _check_outputs(arguments, output, prompts)
     photo = to_rgb(open_image(arguments.photo))
     height, width = photo.shape[:2]
     print(f"{arguments.photo}: {width} x {height} pixels, {_count(len(prompts), 'object')}")
@@ -307,11 +320,29 @@ def _report(
     }
 
 
-def _check_output(output: Path) -> None:
+def _check_outputs(arguments: argparse.Namespace, output: Path, prompts: list[Prompt]) -> None:
+    """Refuse files that cannot be written, or that would take the place of a picture or of one another."""
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"):
         raise ValueError(f"--output must end in .png, .jpg, .webp, .bmp or .tif; got {output}")
-    if output.is_dir():
-        raise ValueError(f"--output must be a file; {output} is a folder")
+    inputs = [arguments.photo, *(prompt.mask for prompt in prompts if prompt.mask)]
+    targets = {"--output": output, "--json": arguments.json}
+    taken = {path.resolve(): str(path) for path in inputs}
+    for option, target in targets.items():
+        if target is None:
+            continue
+        if target.is_dir():
+            raise ValueError(f"{option} must be a file; {target} is a folder")
+        if lost := taken.get(target.resolve()):
+            raise ValueError(f"{option} {target} would overwrite {lost}; choose another name")
+        taken[target.resolve()] = option
+    folder = arguments.masks
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--masks must be a folder; {folder} is a file")
+        pattern = re.compile(rf"{re.escape(arguments.photo.stem)}_object\d+_mask\d+\.png")
+        for path, name in taken.items():
+            if path.parent == folder.resolve() and pattern.fullmatch(path.name):
+                raise ValueError(f"--masks {folder} would overwrite {name}; choose another folder")
 
 
 def _check_prompt(prompt: Prompt, number: int, height: int, width: int) -> None:
@@ -319,21 +350,26 @@ def _check_prompt(prompt: Prompt, number: int, height: int, width: int) -> None:
     for x, y in prompt.points:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"object {number}: point {x:g},{y:g} lies outside {inside}")
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        if x1 <= x0 or y1 <= y0:
-            raise ValueError(
-                f"object {number}: a box is x0,y0,x1,y1 with x0 < x1 and y0 < y1; got {prompt.box}"
-            )
-        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise ValueError(f"object {number}: box {x0:g},{y0:g},{x1:g},{y1:g} lies outside {inside}")
+    if prompt.box is None:
+        return
+    x0, y0, x1, y1 = prompt.box
+    box = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
+    if x1 <= x0 or y1 <= y0:
+        raise ValueError(f"object {number}: a box is x0,y0,x1,y1 with x0 < x1 and y0 < y1; got {box}")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise ValueError(f"object {number}: {box} lies outside {inside}")
+    if max(map(abs, prompt.box)) > 10 * max(width, height):
+        raise ValueError(f"object {number}: {box} reaches far beyond {inside}")
 
 
 def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:
-    """Read a mask prompt as logits [H, W]: white (above half) is inside."""
+    """Read a mask prompt as logits [H, W]: white (above half) is inside, black and transparent outside."""
     if path is None:
         return None
-    mask = to_rgb(open_image(path)).mean(axis=2) > 127.5
+    image = open_image(path)
+    mask = to_rgb(image).mean(axis=2) > 127.5
+    if image.has_transparency_data:
+        mask &= np.asarray(image.convert("RGBA"))[..., 3] > 127
     if mask.shape != (height, width):
         raise ValueError(
             f"--mask must be as large as the photo, {width} x {height} pixels; "

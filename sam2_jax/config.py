@@ -6,8 +6,11 @@ configurations, and a wrong value raises `ValueError` when the object is built.
 
 import difflib
 import json
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -182,6 +185,19 @@ class Sam2HieraDetConfig(_Config):
             "window_size_per_stage",
             "even in all stages but the last: the next stage's first block halves it",
         )
+        self._require(
+            all(a < b for a, b in pairwise(self.embed_dim_per_stage)),
+            "embed_dim_per_stage",
+            "growing from stage to stage",
+        )
+        self._require(
+            all(
+                s <= k and 2 * p <= k - 1 < 2 * p + s
+                for k, s, p in zip(self.patch_kernel_size, self.patch_stride, self.patch_padding, strict=True)
+            ),
+            "patch_padding",
+            f"such that an image gives size / {tuple(self.patch_stride)} patches of {self.patch_kernel_size}",
+        )
         self._require(tuple(self.query_stride) == (2, 2), "query_stride", "(2, 2)")
         self._require_numbers("mlp_ratio", "layer_norm_eps", "initializer_range")
         self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
@@ -226,6 +242,11 @@ class Sam2VisionConfig(_Config):
             len(expected) >= 3, "backbone_channel_list", "of 3 stages at least: strides 4, 8 and 16"
         )
         self._require_ints("fpn_top_down_levels", least=0)
+        self._require(
+            all(level < len(expected) for level in self.fpn_top_down_levels),
+            "fpn_top_down_levels",
+            f"levels below {len(expected)}, the number of stages",
+        )
         self._require_numbers("initializer_range")
         self._require(
             (self.fpn_kernel_size, self.fpn_stride, self.fpn_padding) == (1, 1, 0),
@@ -365,19 +386,25 @@ class Sam2Config(_Config):
         """What height and width must be divisible by: every halving, and whole windows of the first stage."""
         backbone = self.vision_config.backbone_config
         halvings = 2 ** (len(backbone.blocks_per_stage) - 1)
-        grid = max(halvings, backbone.window_size_per_stage[0])
+        grid = math.lcm(halvings, backbone.window_size_per_stage[0])
         return grid * backbone.patch_stride[0], grid * backbone.patch_stride[1]
 
     def with_image_size(self, image_size: int | Sequence[int]) -> Self:
         """Return the same network for another input size: one number, or (height, width), in pixels."""
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        try:
+            sizes = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+            height, width = map(operator.index, sizes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"image_size must be a whole number or (height, width), in pixels; got {image_size!r}"
+            ) from error
         backbone = self.vision_config.backbone_config
         stride_y, stride_x = backbone.patch_stride
-        sizes = [(height // stride_y // 2**i, width // stride_x // 2**i) for i in range(3)]
+        feature_sizes = [(height // stride_y // 2**i, width // stride_x // 2**i) for i in range(3)]
         vision = replace(
             self.vision_config,
             backbone_config=replace(backbone, image_size=(height, width)),
-            backbone_feature_sizes=sizes,
+            backbone_feature_sizes=feature_sizes,
         )
         size: int | Sequence[int] = height if height == width else (height, width)
         prompt = replace(self.prompt_encoder_config, image_size=size)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -41,7 +41,7 @@ class HubFolder:
         local_files_only: bool = False,
     ) -> None:
         self.model = model
-        self.is_local = Path(model).is_dir()
+        self.is_local = str(model) != "" and Path(model).is_dir()
         self._options: dict[str, Any] = {
             "revision": revision,
             "cache_dir": cache_dir,
@@ -81,11 +81,19 @@ class HubFolder:
                 f"{_known()}"
             ) from error
         except LocalEntryNotFoundError as error:
+            if self._known_absent(name):
+                return None
             raise ValueError(_unreachable(repository, name)) from error
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
             raise ValueError(f"{_unreachable(repository, name)} ({error})") from error
+
+    def _known_absent(self, name: str) -> bool:
+        """Whether the cache remembers that the hub answered: there is no such file."""
+        options = {key: self._options[key] for key in ("cache_dir", "revision")}
+        found = try_to_load_from_cache(str(self.model), name, **options)
+        return found is not None and not isinstance(found, str)
 
     def get(self, name: str) -> Path:
         """As `find`, but raise ValueError if the folder has no such file."""

@@ -1,7 +1,7 @@
 """`Sam2Model`: configuration, parameters and compiled calls behind one object."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +77,12 @@ def _decode(
     )
 
 
+@partial(jax.jit, static_argnames="objects")
+def _first_objects(tree: Any, objects: int) -> Any:
+    """Drop padded objects: one small program for each number of objects, where slicing eagerly takes four."""
+    return jax.tree.map(lambda x: x[:, :objects], tree)
+
+
 class Sam2Model:
     """SAM 2 for images. `config`, `params` and `module` (a pure Flax module) are there for direct use.
 
@@ -100,15 +106,21 @@ class Sam2Model:
         """
         if padding not in PADDING_MODES:
             raise ValueError(f"padding must be one of {PADDING_MODES}; got {padding!r}")
-        if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-            raise ValueError(f"dtype must be float32 or bfloat16; got {dtype}")
+        if config is not None and not isinstance(config, Sam2Config):
+            raise ValueError(
+                f"config must be a Sam2Config or None; got {type(config).__name__}. For a hub id or folder: "
+                "Sam2Model.from_pretrained"
+            )
+        for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
+            _check_dtype(name, value)
         self.config = Sam2Config() if config is None else config
         self.padding = padding
         self.module = Sam2(self.config, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
-        # On the device once, not at every call.
-        self.params = (
-            _random_params(self.module, seed) if params is None else jax.tree.map(jnp.asarray, params)
-        )
+        if params is None:
+            self.params = _random_params(self.module, seed)
+        else:
+            names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
+            self.params = jax.tree.map(jnp.asarray, params)  # on the device once, not at every call
 
     @classmethod
     def from_pretrained(
@@ -140,8 +152,7 @@ class Sam2Model:
         if layout == "transformers":  # so that an error speaks of the names and shapes in the file
             expected, found = names.torch_shapes(expected), names.torch_shapes(found)
         names.check_names(expected, found, f"checkpoint {model}")
-        params = jax.tree.map(jnp.asarray, names.unflatten(flat))
-        return cls(config, params, dtype=dtype, param_dtype=param_dtype, padding=padding)
+        return cls(config, names.unflatten(flat), dtype=dtype, param_dtype=param_dtype, padding=padding)
 
     def save_pretrained(self, folder: str | Path, *, layout: str = "flax") -> None:
         """Write config.json and the weights to a folder, in layout "flax" or "transformers".
@@ -284,9 +295,19 @@ class Sam2Model:
             mask_padding=self.padding == "masked",
         )
         result = prediction, dict(recorded)
-        return result if padded == objects else jax.tree.map(lambda x: x[:, :objects], result)
+        return result if padded == objects else _first_objects(result, objects)
 
 
+def _check_dtype(name: str, dtype: Any) -> None:
+    try:
+        is_supported = jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+    except TypeError:
+        is_supported = False
+    if not is_supported:
+        raise ValueError(f"{name} must be float32 or bfloat16; got {dtype!r}")
+
+
+@lru_cache
 def parameter_shapes(config: Sam2Config) -> dict[str, tuple[int, ...]]:
     """Names (levels joined by dots) and shapes of the network's parameters, without computing any."""
     tree = jax.eval_shape(lambda: _init(Sam2(config), jax.random.key(0)))

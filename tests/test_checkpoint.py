@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_quantised_weights_are_refused(folder: Path) -> None:
     tensors = tensors_of(folder)
     tensors["no_memory_embedding"] = np.zeros((1, 1, 32), np.int8)
     rewrite(folder, tensors)
-    with pytest.raises(ValueError, match="no_memory_embedding is int8; expected floating point"):
+    with pytest.raises(ValueError, match="no_memory_embedding is I8; expected one of F64, F32, F16, BF16"):
         Sam2Model.from_pretrained(folder)
 
 
@@ -199,7 +200,7 @@ def test_an_interrupted_save_leaves_the_old_files_whole(
     failing: str, folder: Path, small_model: Sam2Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    other = Sam2Model(small_model.config, seed=3)
+    other = Sam2Model(small_model.config, jax.tree.map(lambda x: x + 1, small_model.params))
     replaced = os.fsync
     calls = []
 
@@ -232,8 +233,14 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     [
         ("{", "not a SAM 2 processor's configuration"),
         ("[]", "not a SAM 2 processor's configuration"),
-        ('{"size": {"longest_edge": 5}}', "not a SAM 2 processor's configuration"),
-        ('{"do_resize": false}', "sets do_resize to false"),
+        ('{"size": {"longest_edge": 5}}', "size must have height and width"),
+        ('{"size": {"height": "a", "width": 5}}', "size must be .height, width. in pixels"),
+        ('{"size": {"height": -1, "width": 5}}', "size must be .height, width. in pixels"),
+        ('{"size": {"height": 5, "width": 5}, "do_resize": false}', "do_resize must be True; got False"),
+        ('{"size": {"height": 5, "width": 5}, "resample": 3}', "resample must be 2; got 3"),
+        ('{"size": {"height": 5, "width": 5}, "rescale_factor": 1.0}', "rescale_factor must be 1/255"),
+        ('{"size": {"height": 5, "width": 5}, "image_mean": null}', "image_mean must be three numbers"),
+        ('{"size": {"height": 5, "width": 5}, "image_std": [1, 0, 1]}', "image_std must be positive"),
     ],
 )
 def test_a_wrong_processor_configuration_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -242,5 +249,13 @@ def test_a_wrong_processor_configuration_is_named(text: str, message: str, tmp_p
         Sam2Processor.from_pretrained(tmp_path)
 
 
-def test_a_folder_without_processor_gets_the_default(tmp_path: Path) -> None:
-    assert Sam2Processor.from_pretrained(tmp_path).size == (1024, 1024)
+def test_a_folder_without_processor_gets_its_models_size(folder: Path, tmp_path: Path) -> None:
+    assert Sam2Processor.from_pretrained(folder).size == (128, 128)
+    (tmp_path / "bare").mkdir()
+    assert Sam2Processor.from_pretrained(tmp_path / "bare").size == (1024, 1024)
+
+
+def test_a_processor_without_image_part_leaves_it_to_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "Sam2Processor"}')
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 512, "width": 256}}')
+    assert Sam2Processor.from_pretrained(tmp_path).size == (512, 256)

@@ -52,13 +52,13 @@ def test_one_click_writes_an_overlay_and_says_each_step(
     out = capsys.readouterr().out
     assert f"photo.png: {WIDTH} x {HEIGHT} pixels, 1 object" in out
     for step in (
-        "load",
+        f"load {model}",
         "prepare the picture",
-        "encode the picture",
-        "decode 1 object",
+        "encode the picture (compiled first)",
+        "decode 1 object (compiled first)",
         "write photo_segmented.png",
     ):
-        assert f"{step}" in out
+        assert f"{step} ... " in out
     assert out.count(" s\n") == 5
     assert "object 1: predicted IoU 0." in out
 
@@ -84,6 +84,23 @@ def test_several_objects_masks_and_json(photo: Path, model: str) -> None:
         np.testing.assert_array_equal(decode_rle(found["segmentation"]), png)
         assert found["area"] == png.sum()
         assert 0 <= found["predicted_iou"] <= 1
+
+
+def test_transparent_parts_of_a_mask_are_outside(photo: Path, model: str) -> None:
+    mask = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    mask[10:30, 20:50] = 255
+    Image.fromarray(mask).save("transparent.png")
+    Image.fromarray(mask[..., 3]).save("opaque.png")
+    for name in ("transparent", "opaque"):
+        assert segment(photo, model, "--mask", f"{name}.png", "--json", f"{name}.json") == 0
+    reports = [json.loads(Path(f"{name}.json").read_text()) for name in ("transparent", "opaque")]
+    assert reports[0]["objects"][0]["masks"] == reports[1]["objects"][0]["masks"]
+
+
+def test_any_name_of_a_photo_will_do(photo: Path, model: str) -> None:
+    photo.rename("été 写真.png")
+    assert segment(Path("été 写真.png"), model, "--box", "-5,-5,50,50") == 0
+    assert size("été 写真_segmented.png") == (WIDTH, HEIGHT)
 
 
 def test_all_masks_stand_side_by_side_best_first(photo: Path, model: str) -> None:
@@ -119,7 +136,21 @@ def test_an_object_is_the_same_alone_and_beside_others(photo: Path, model: str) 
         (["--mask", "small.png"], "must be as large as the photo, 90 x 60 pixels; small.png is 5 x 5"),
         (["--mask", "black.png"], "has no white pixel"),
         (["--point", "1,1", "--output", "o.txt"], "--output must end in .png"),
-        (["--point", "1,1", "--output", "d.png"], "d.png is a folder"),
+        (["--point", "1,1", "--output", "d.png"], "--output must be a file; d.png is a folder"),
+        (["--point", "1,1", "--json", "d.png"], "--json must be a file; d.png is a folder"),
+        (["--point", "1,1", "--masks", "small.png"], "--masks must be a folder; small.png is a file"),
+        (["--point", "1,1", "--output", "photo.png"], "--output photo.png would overwrite photo.png"),
+        (
+            ["--point", "1,1", "--output", "./o.png", "--json", "o.png"],
+            "--json o.png would overwrite --output",
+        ),
+        (["--mask", "white.png", "--output", "white.png"], "--output white.png would overwrite white.png"),
+        (
+            ["--point", "1,1", "--masks", ".", "--output", "photo_object1_mask1.png"],
+            "--masks . would overwrite --output",
+        ),
+        (["--box", "0,0,1e9,1e9"], "reaches far beyond the photo"),
+        (["--box", "-9,-9,-5,-5"], "box -9,-9,-5,-5 lies outside the photo"),
     ],
 )
 def test_a_mistake_is_found_before_the_model_is_loaded(
@@ -139,7 +170,7 @@ def test_a_mistake_is_found_before_the_model_is_loaded(
     ("options", "message"),
     [
         (["--point", "nan,3"], "expected x,y in pixels"),
-        (["--point", "3"], "expected x,y in pixels"),
+        (["--point", "3"], "expected x,y in pixels, such as 100,200; got '3'"),
         (["--box", "1,2,3"], "expected x0,y0,x1,y1 in pixels"),
         (["--box", "1,2,3,4", "--box", "1,2,3,4"], "twice for one object; begin the next one with --object"),
     ],

@@ -112,6 +112,11 @@ def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_pa
     shard(folder)
     with serve({TINY: folder}) as (endpoint, _), use(endpoint):
         assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
+        # Without model.safetensors and a processor's configuration, which the cache knows to be absent.
+        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).size == (128, 128)
+        offline = {"cache_dir": cache, "local_files_only": True}
+        assert_same(Sam2Model.from_pretrained(TINY, **offline), small_model)
+        assert Sam2Processor.from_pretrained(TINY, **offline).size == (128, 128)
 
 
 def test_an_unknown_model_lists_the_known_ones(hub: list[str], cache: Path) -> None:
@@ -123,7 +128,7 @@ def test_an_unknown_model_lists_the_known_ones(hub: list[str], cache: Path) -> N
 @pytest.mark.parametrize("name", ["tiny", "sam2.1-hiera-tiny", "./nowhere", "a/b/c", ""])
 def test_what_is_neither_a_folder_nor_an_id_lists_the_known_models(name: str) -> None:
     with pytest.raises(ValueError, match="neither an existing folder nor a hub id") as error:
-        HubFolder(name or "nothing here")
+        HubFolder(name)
     assert all(known in str(error.value) for known in RELEASED_MODELS)
 
 

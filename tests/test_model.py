@@ -459,6 +459,15 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         r"input_points and input_boxes must be for as many objects; got 5 and 4",
     ),
     "binary masks": ({"input_masks": MASKS > 0}, r"input_masks must be logits, .*got bool"),
+    "masks of 0 and 255": (
+        {"input_masks": np.full(MASKS.shape, 255, np.uint8)},
+        r"input_masks must be logits, .*got uint8",
+    ),
+    "NaN masks": ({"input_masks": np.full(MASKS.shape, np.nan)}, r"input_masks must be finite numbers"),
+    "NaN pixels": (
+        {"image_embeddings": None, "pixel_values": np.full((2, 64, 64, 3), np.nan, np.float32)},
+        r"pixel_values must be finite numbers",
+    ),
     "raw pixels": (
         {"image_embeddings": None, "pixel_values": np.zeros((2, 64, 64, 3), np.uint8)},
         r"pixel_values must be normalised, floating point; got uint8",

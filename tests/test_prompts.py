@@ -56,6 +56,9 @@ NAN = float("nan")
         ({"input_points": [[[[1, 2]]]], "input_labels": [[[1, 0]]]}, "has 1 points and 2 labels"),
         ({"input_points": [[[[1, 2]]]], "input_labels": [[[1], [0]]]}, "has 1 objects and 2 lists"),
         ({"input_points": [[[[1, 2]]]], "input_labels": [[1]]}, "nested 3 deep"),
+        ({"input_points": [[[[1, 2]]]], "input_labels": [[[0.9]]]}, "among .*; object 0 of image 0 has 0.9"),
+        ({"input_points": [[[[1, 2]]]], "input_labels": [[[7]]]}, "among .* has 7"),
+        ({"input_points": [[[[1e300, 2]]]]}, "finite numbers; .* is 1e.300"),
         ({"input_labels": [[[1]]]}, "without input_points"),
         ({"input_boxes": [[[10, 0, 5, 9]]]}, r"x0 <= x1.*box 0 of image 0 is \(10, 0, 5, 9\)"),
         ({"input_boxes": [[[0, 9, 5, 1]]]}, "y0 <= y1"),
@@ -75,7 +78,15 @@ def test_boxes_must_be_equally_many() -> None:
         processor(original_sizes=SIZES, input_boxes=[[box], [box, box]])
 
 
+@pytest.mark.parametrize("size", [128, (0, 128), "ab", (1.5, 2), None])
+def test_a_size_that_cannot_be_meant_is_a_sentence(size: object) -> None:
+    with pytest.raises(ValueError, match="size must be .height, width. in pixels"):
+        Sam2Processor(size)
+
+
 def test_something_must_be_given() -> None:
+    with pytest.raises(ValueError, match="segmentation_maps are not supported yet"):
+        processor(None, np.zeros((4, 4)))
     with pytest.raises(ValueError, match="images or original_sizes must be given"):
         processor(input_points=[[[[1, 2]]]])
     with pytest.raises(ValueError, match="empty list"):

@@ -13,16 +13,24 @@ from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only, to_flax, 
 from sam2_jax.config import Sam2Config, Sam2VideoConfig
 from sam2_jax.hub import WEIGHT_FILES
 
+_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 _ARCHITECTURES = {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel"}
 
 
 def read_safetensors(path: Path) -> Tensors:
     """Read all tensors of one file as numpy arrays (bfloat16 as ml_dtypes').
 
-    Raises ValueError, naming the file, if it is truncated, corrupt or not safetensors.
+    Raises ValueError, naming the file, if it is truncated, corrupt, not safetensors or quantised.
     """
     try:
         with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in _FLOATS:
+                    raise ValueError(
+                        f"{path}: tensor {name} is {dtype}; expected one of {', '.join(_FLOATS)}. Quantised "
+                        "checkpoints are not supported: take the float32 or bfloat16 one"
+                    )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
@@ -35,7 +43,7 @@ def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> 
     """Read a checkpoint's files as flat Flax parameters: (image model's, video model's own), in `dtype`.
 
     The Fourier matrix stays float32: rounded, it would move every position.
-    Raises ValueError if a file is broken, a tensor stands in two shards or is not floating point.
+    Raises ValueError if a file is broken or a tensor stands in two shards.
     """
     tensors: Tensors = {}
     for path in paths:
@@ -43,12 +51,6 @@ def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> 
         if twice := sorted(tensors.keys() & shard.keys()):
             raise ValueError(f"{path} repeats tensors of another shard: {', '.join(twice[:3])}")
         tensors |= shard
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind not in "fV":  # ml_dtypes' bfloat16 has kind V
-            raise ValueError(
-                f"{paths[0].parent}: tensor {name} is {tensor.dtype}; expected floating point. Quantised "
-                "checkpoints are not supported: take the float32 or bfloat16 one"
-            )
     video = {name: tensor for name, tensor in tensors.items() if is_video_only(name)}
     image = {name: tensor for name, tensor in tensors.items() if name not in video}
     if layout == "transformers":
@@ -77,8 +79,8 @@ def write_checkpoint(
     """
     if layout not in WEIGHT_FILES:
         raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)}; got {layout!r}")
+    flat = {name: np.ascontiguousarray(tensor) for name, tensor in flat.items()}
     tensors = to_torch(flat) if layout == "transformers" else flat
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {"format": "pt" if layout == "transformers" else "flax"}
     dtype = str(next(iter(tensors.values())).dtype)
     description = config.to_dict() | {"architectures": [_ARCHITECTURES[config.model_type]], "dtype": dtype}

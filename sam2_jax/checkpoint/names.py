@@ -90,21 +90,36 @@ def to_flax(tensors: Mapping[str, np.ndarray]) -> Tensors:
 
 
 def to_torch(flat: Mapping[str, np.ndarray]) -> Tensors:
-    """Rename and transpose flat Flax parameters to transformers tensors; views where possible.
+    """Rename and transpose flat Flax parameters to transformers tensors; the inverse of `to_flax`.
 
-    The inverse of `to_flax`.
+    The tensors are contiguous, since safetensors writes memory as it lies.
     """
     tensors = {}
     for name, tensor in flat.items():
-        torch = torch_name(name)
-        owner, _, leaf = torch.rpartition(".")
-        axes = _axes(owner, leaf, tensor.ndim)
-        if axes is not None:
-            tensor = tensor.transpose(np.argsort(axes).tolist())
-        tensors[torch] = tensor
+        torch, axes = _torch_form(name, tensor.ndim)
+        tensors[torch] = np.ascontiguousarray(tensor if axes is None else tensor.transpose(axes))
     if FOURIER in tensors:
         tensors[FOURIER_COPY] = tensors[FOURIER]
     return tensors
+
+
+def torch_shapes(flat_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that `to_torch` gives flat Flax parameters of these names and shapes."""
+    shapes = {}
+    for name, shape in flat_shapes.items():
+        torch, axes = _torch_form(name, len(shape))
+        shapes[torch] = shape if axes is None else tuple(shape[axis] for axis in axes)
+    if FOURIER in shapes:
+        shapes[FOURIER_COPY] = shapes[FOURIER]
+    return shapes
+
+
+def _torch_form(name: str, rank: int) -> tuple[str, list[int] | None]:
+    """Transformers name of a Flax parameter, and the axes that turn it into its torch form."""
+    torch = torch_name(name)
+    owner, _, leaf = torch.rpartition(".")
+    axes = _axes(owner, leaf, rank)
+    return torch, None if axes is None else np.argsort(axes).tolist()
 
 
 def flatten(params: Any) -> dict[str, Any]:
@@ -155,8 +170,3 @@ def _table(rows: list[tuple[str, ...]], limit: int = 40) -> str:
 def shapes(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of named tensors."""
     return {name: tuple(tensor.shape) for name, tensor in dict(tensors).items()}
-
-
-def torch_shapes(flat_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of flat Flax parameters as transformers has them."""
-    return shapes(to_torch({name: np.broadcast_to(np.float32(0), s) for name, s in flat_shapes.items()}))

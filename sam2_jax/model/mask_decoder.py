@@ -177,7 +177,7 @@ class SubPixelUpsample(nn.Module):
 
 
 class MaskPrediction(NamedTuple):
-    """What the decoder predicts for P objects in each of B images, M masks each; float32.
+    """What the decoder predicts for P objects in each of B images, M masks each; float32 but for tokens.
 
     masks: logits [B, P, M, H, W] at a quarter of the input's resolution; iou_scores: predicted IoU
     [B, P, M] in [0, 1]; tokens: the masks' output tokens [B, P, M, C]; object_score_logits: [B, P, 1],
@@ -273,8 +273,16 @@ class MaskDecoder(nn.Module):
         hyper = jnp.stack(
             [mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2
         )
+        # Logits are compared with thresholds: no TF32 or bfloat16 passes here, where they cost little.
+        masks = jnp.einsum(
+            "bpmc,bphwc->bpmhw",
+            hyper,
+            pixels,
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=jnp.float32,
+        )
         return MaskPrediction(
-            masks=jnp.einsum("bpmc,bphwc->bpmhw", hyper, pixels, preferred_element_type=jnp.float32),
+            masks=masks,
             iou_scores=nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32)),
             tokens=mask_tokens,
             object_score_logits=self.pred_obj_score_head(tokens[:, :, 0]).astype(jnp.float32),
@@ -315,6 +323,7 @@ class MaskDecoder(nn.Module):
         stability = jnp.where(outer > 0, inner / jnp.maximum(outer, 1), 1.0)
         best = scores[:, :, 1:].argmax(axis=-1) + 1
         chosen = jnp.where(stability >= config.dynamic_multimask_stability_thresh, 0, best)[..., None]
+        # As in the reference, the output token stays that of mask 0, whichever mask is chosen.
         return single._replace(
             masks=jnp.take_along_axis(masks, chosen[..., None, None], axis=2),
             iou_scores=jnp.take_along_axis(scores, chosen, axis=2),

@@ -68,8 +68,10 @@ def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
 
 def _draw_prompts(pen: ImageDraw.ImageDraw, drawn: Drawn, colour: tuple[int, int, int], unit: int) -> None:
     if drawn.box is not None:
-        pen.rectangle(drawn.box, outline="white", width=3 * unit)
-        pen.rectangle(drawn.box, outline=colour, width=2 * unit)
+        height, width = drawn.mask.shape
+        box = np.clip(drawn.box, 0, (width - 1, height - 1) * 2).tolist()
+        pen.rectangle(box, outline="white", width=3 * unit)
+        pen.rectangle(box, outline=colour, width=2 * unit)
     radius = 5 * unit
     for (x, y), label in zip(drawn.points, drawn.labels, strict=True):
         fill = _POSITIVE if label == 1 else _NEGATIVE

@@ -30,7 +30,9 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(f"{path} is not a picture in a format that Pillow reads") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} is too large to be a photo: {error}. Make it smaller first") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # Pillow's decoders meet broken files with errors of every kind
         raise ValueError(f"{path} cannot be read: the picture is truncated or broken ({error})") from error
     if frames > 1:
         warnings.warn(f"{path} has {frames} frames; only the first is used", stacklevel=2)
@@ -40,7 +42,7 @@ def open_image(path: str | Path) -> Image.Image:
 def to_rgb(image: Any) -> np.ndarray:
     """Return a picture as uint8 [H, W, 3], transparency laid on white as the reference does.
 
-    image: a path, a PIL image of any mode (taken as it lies, without EXIF rotation), or a uint8 or uint16
+    image: a path, a PIL image (taken as it lies, without EXIF rotation), or a uint8 or uint16
     array [H, W] or [H, W, 1, 3 or 4]. 16 bits a channel are scaled to 8. Raises ValueError for anything else.
     """
     if isinstance(image, (str, Path)):

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from sam2_jax.config import Sam2Config, read_config
 from sam2_jax.hub import PROCESSOR_FILES, HubFolder
 from sam2_jax.processing import masks as mask_tools
 from sam2_jax.processing.images import normalize, resize, to_rgb
@@ -26,9 +27,12 @@ class Sam2Processor:
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        self.size = size
-        self.image_mean = tuple(image_mean)
-        self.image_std = tuple(image_std)
+        """Set size and normalisation; raises ValueError for what cannot be meant."""
+        self.size = _sizes([size], "size")[0]
+        self.image_mean = _three_numbers("image_mean", image_mean)
+        self.image_std = _three_numbers("image_std", image_std)
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std must be positive; got {self.image_std}")
 
     @classmethod
     def from_pretrained(
@@ -39,30 +43,29 @@ class Sam2Processor:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Read the processor of the same hub id or local folder as the model's; defaults where it has none.
+        """Read the processor of the same hub id or local folder as the model's.
 
-        Raises ValueError if the folder cannot be found or its file asks for another way of processing.
+        A folder without one gets the default for the image size of its config.json. Raises ValueError if the
+        folder cannot be found or its file asks for another way of processing.
         """
         folder = HubFolder(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        path = next((path for name in PROCESSOR_FILES if (path := folder.find(name))), None)
+        for name in PROCESSOR_FILES:
+            path = folder.find(name)
+            if path is not None and (values := _read_image_processor(path)) is not None:
+                try:
+                    return cls(**_options(values))
+                except ValueError as error:
+                    raise ValueError(f"{path}: {error}") from error
+        path = folder.find("config.json")
         if path is None:
             return cls()
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values = values.get("image_processor", values)
-            size = values.get("size", {"height": 1024, "width": 1024})
-            height, width = size["height"], size["width"]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} is not a SAM 2 processor's configuration ({error!r})") from error
-        for step in ("do_resize", "do_rescale", "do_normalize"):
-            if not values.get(step, True):
-                raise ValueError(f"{path} sets {step} to false, which this processor does not support")
-        defaults = {key: values[key] for key in ("image_mean", "image_std") if key in values}
-        return cls((height, width), **defaults)
+        config = read_config(path)
+        return cls((config if isinstance(config, Sam2Config) else config.image_config).image_size)
 
     def __call__(
         self,
         images: Any = None,
+        segmentation_maps: None = None,
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
@@ -79,6 +82,8 @@ class Sam2Processor:
         input_points float32 [B, P, N, 2], input_labels int64 [B, P, N], input_boxes float32 [B, P, 4].
         Raises ValueError for pictures that cannot be read and prompts that cannot be meant.
         """
+        if segmentation_maps is not None:
+            raise ValueError("segmentation_maps are not supported yet; leave them out")
         inputs: dict[str, np.ndarray] = {}
         if images is not None:
             pictures = [to_rgb(image) for image in _as_list(images)]
@@ -133,10 +138,46 @@ def _as_list(images: Any) -> list[Any]:
     return list(array) if array.ndim == 4 else [array]
 
 
-def _sizes(sizes: Any) -> list[Size]:
-    array = np.asarray(sizes)
-    if array.ndim != 2 or array.shape[1] != 2 or not (array > 0).all():
-        raise ValueError(
-            f"original_sizes must be (height, width) of each image, in pixels; got {array.tolist()}"
-        )
+def _sizes(sizes: Any, name: str = "original_sizes") -> list[Size]:
+    try:
+        array = np.asarray(sizes, np.float64)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if array.ndim != 2 or array.shape[1] != 2 or not (array > 0).all() or (array % 1).any():
+        raise ValueError(f"{name} must be (height, width) in pixels, for each image; got {sizes!r}")
     return [(int(height), int(width)) for height, width in array]
+
+
+def _three_numbers(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be three numbers, for red, green and blue; got {values!r}")
+    return numbers
+
+
+def _read_image_processor(path: Path) -> dict[str, Any] | None:
+    """The image part of a processor's file; None if it has none, as where another file beside it has."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values = values.get("image_processor", values)
+        return values if "size" in values or "image_processor_type" in values else None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not a SAM 2 processor's configuration ({error!r})") from error
+
+
+def _options(values: dict[str, Any]) -> dict[str, Any]:
+    """Our options from transformers' values; raises ValueError for a processing that is not ours."""
+    expected = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 2}
+    for name, value in expected.items():
+        if values.get(name, value) != value:
+            raise ValueError(f"{name} must be {value}; got {values[name]!r}")
+    if not np.isclose(values.get("rescale_factor", 1 / 255), 1 / 255):
+        raise ValueError(f"rescale_factor must be 1/255; got {values['rescale_factor']!r}")
+    options = {key: values[key] for key in ("image_mean", "image_std") if key in values}
+    size = values.get("size", {"height": 1024, "width": 1024})
+    if not isinstance(size, dict) or not {"height", "width"} <= size.keys():
+        raise ValueError(f"size must have height and width; got {size!r}")
+    return options | {"size": (size["height"], size["width"])}

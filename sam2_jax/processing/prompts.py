@@ -8,11 +8,16 @@ import numpy as np
 PADDING = -10
 """Label of a padding point; its coordinates are never read."""
 
+# Far beyond any picture, and well inside float32 after scaling.
+_LARGEST = 1e9
+
 _LEVELS = {
     "input_points": ("image", "object", "point", "coordinate"),
     "input_labels": ("image", "object", "point"),
     "input_boxes": ("image", "object", "coordinate"),
 }
+
+_LABELS = (PADDING, -1, 0, 1, 2, 3)
 
 Size = tuple[int, int]
 
@@ -90,7 +95,7 @@ def _nest(name: str, values: Any) -> list[Any]:
                     f"{name} must be nested {len(levels)} deep ({layout}); {place} is {_kind(node)}, not "
                     "a number"
                 )
-            if not np.isfinite(node):
+            if not abs(node) <= _LARGEST:
                 raise ValueError(f"{name} must be finite numbers; {place} is {node}")
             return node
         if not isinstance(node, (list, tuple)):
@@ -124,6 +129,10 @@ def _labels_of(labels: list[Any], count: int, image: int, place: int) -> list[An
         raise ValueError(
             f"input_labels must have one label for each point: object {place} of image {image} has "
             f"{count} points and {len(labels)} labels"
+        )
+    if wrong := [label for label in labels if label not in _LABELS]:
+        raise ValueError(
+            f"input_labels must be among {_LABELS}; object {place} of image {image} has {wrong[0]}"
         )
     return labels
 
