@@ -3,7 +3,7 @@
     python benchmarks/image.py                      # hiera-tiny at 1024 x 1024, random weights
     python benchmarks/image.py --size large --repeats 3 --write
 
-Both sides get the same weights, inputs, float32 and threads, and take turns: one timed call each, again and
+Both sides get the same weights and inputs, compute in float32 on all of the machine's cores, and take turns: one timed call each, again and
 again. Reported is the median, and the spread from the fastest to the slowest. Compile time stands apart.
 """
 
@@ -157,6 +157,8 @@ def main() -> None:
 
     import torch
 
+    if jax.default_backend() != "cpu":
+        parser.error("torch runs on the CPU here: compare on the CPU, with JAX_PLATFORMS=cpu")
     config = released_config(f"facebook/sam2.1-hiera-{arguments.size}").with_image_size(arguments.image_size)
     lines = [
         "| work | sam2_jax | transformers | times as fast | compiling, s |",
