@@ -3,8 +3,9 @@
     python benchmarks/image.py                      # hiera-tiny at 1024 x 1024, random weights
     python benchmarks/image.py --size large --repeats 3 --write
 
-Both sides get the same weights and inputs, compute in float32 on all of the machine's cores, and take turns: one timed call each, again and
-again. Reported is the median, and the spread from the fastest to the slowest. Compile time stands apart.
+Both sides get the same weights and inputs, compute in float32 on all of the machine's cores, and take turns:
+one timed call each, again and again. Reported is the median, and the spread from the fastest to the slowest.
+Compile time stands apart.
 """
 
 import argparse

@@ -141,6 +141,38 @@ class PatchEmbedding(nn.Module):
         )(pixel_values)
 
 
+# Strips of windows that a large map is cut into, each small enough for a CPU's second-level cache.
+_STRIPS = 16
+_LARGE_MAP = 128 * 128
+
+
+def _gains_from_strips(block: MultiScaleBlock, x: jax.Array) -> bool:
+    """Whether a block is to run strip by strip: on a CPU, unrecorded, its windows dividing a large map."""
+    height, width = x.shape[1:3]
+    return (
+        jax.default_backend() == "cpu"
+        and not block.is_initializing()
+        and not recording(block, "attentions")
+        and block.window > 0
+        and height % (block.window * _STRIPS) == 0
+        and width % block.window == 0
+        and height * width >= _LARGE_MAP
+    )
+
+
+def _in_strips(block: MultiScaleBlock, x: jax.Array) -> jax.Array:
+    """Run a windowed block on x [B, H, W, C] strip by strip: the same numbers, out of the cache."""
+    batch, height, width, channels = x.shape
+    strips = x.reshape(batch, _STRIPS, height // _STRIPS, width, channels).swapaxes(0, 1)
+    run = nn.scan(
+        lambda module, _, strip: (None, module(strip)),
+        variable_broadcast="params",
+        split_rngs={"params": False},
+    )
+    out = run(block, None, strips)[1].swapaxes(0, 1)
+    return out.reshape(batch, -1, *out.shape[3:])
+
+
 class Hiera(nn.Module):
     """The backbone: patch embedding, positions, then the blocks of all stages.
 
@@ -195,7 +227,7 @@ class Hiera(nn.Module):
         hidden_states = [x]
         stages = []
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = _in_strips(block, x) if _gains_from_strips(block, x) else block(x)
             hidden_states.append(x)
             if index in self.config.stage_ends:
                 stages.append(x)

@@ -78,17 +78,24 @@ def attend(
         )
         out = jax.lax.map(lambda chunk: _attend(chunk, key, value, None)[0], chunks)
         return jnp.moveaxis(out, 0, 2).reshape(query.shape), None
-    out, weights = _attend(query, key, value, bias)
-    return out, weights if return_weights else None
+    out, weights, total = _attend(query, key, value, bias)
+    return out, weights / total if return_weights else None
 
 
 def _attend(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the result, and the softmax as its unnormalised weights and their sums.
+
+    Dividing after the product with the values spares a pass over the scores, by far the largest array.
+    """
     scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     scores = jnp.einsum("bpqhd,bpkhd->bphqk", query * scale, key, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias
-    weights = jax.nn.softmax(scores, axis=-1)
-    out = jnp.einsum("bphqk,bpkhd->bpqhd", weights.astype(value.dtype), value)
-    return out.astype(query.dtype), weights
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    out = jnp.einsum(
+        "bphqk,bpkhd->bpqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+    )
+    return (out / jnp.moveaxis(total, 2, 3)).astype(query.dtype), weights, total
