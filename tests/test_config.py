@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sam2_jax import (
@@ -378,6 +379,41 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     ),
     (Sam2VideoConfig, {"num_maskmem": 0}, r"num_maskmem must be a positive integer"),
 ]
+
+
+@pytest.mark.parametrize("size", [None, 128.0, "large", (1, 2, 3)])
+def test_an_image_size_that_cannot_be_meant_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match="image_size must be a whole number or .height, width."):
+        Sam2Config().with_image_size(size)
+
+
+def test_numpy_integers_are_sizes_too() -> None:
+    assert Sam2Config().with_image_size(np.int64(128)) == Sam2Config().with_image_size(128)
+
+
+def test_a_first_window_that_is_no_power_of_two_widens_the_stride() -> None:
+    backbone = Sam2HieraDetConfig(window_size_per_stage=(6, 4, 14, 7))
+    vision = Sam2VisionConfig(backbone)
+    with pytest.raises(ValueError, match=r"divisible by the network's stride .96, 96.; got 1024x1024"):
+        Sam2Config(vision)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"patch_padding": (0, 0)}, "patch_padding must be such that"),
+        ({"patch_padding": (9, 9)}, "patch_padding must be such that"),
+        ({"embed_dim_per_stage": (96, 96, 384, 768)}, "embed_dim_per_stage must be growing"),
+    ],
+)
+def test_a_backbone_that_cannot_run_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sam2HieraDetConfig(**values)
+
+
+def test_a_pyramid_level_beyond_the_stages_is_refused() -> None:
+    with pytest.raises(ValueError, match="fpn_top_down_levels must be levels below 4"):
+        Sam2VisionConfig(fpn_top_down_levels=(2, 4))
 
 
 @pytest.mark.parametrize(("cls", "values", "message"), WRONG)

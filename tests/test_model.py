@@ -179,11 +179,15 @@ def test_random_parameters_follow_seed_and_type_but_for_the_fourier_matrix() -> 
     [
         ({"padding": "none"}, r"padding must be one of \('masked', 'transformers'\); got 'none'"),
         ({"dtype": jnp.float16}, r"dtype must be float32 or bfloat16; got .*float16"),
+        ({"dtype": "foo"}, r"dtype must be float32 or bfloat16; got 'foo'"),
+        ({"param_dtype": jnp.int32}, r"param_dtype must be float32 or bfloat16; got .*int32"),
+        ({"config": "facebook/sam2.1-hiera-tiny"}, r"must be a Sam2Config .*Sam2Model.from_pretrained"),
+        ({"params": {}}, r"params does not fit the configured network"),
     ],
 )
 def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Sam2Model(smallest_config(), {}, **options)
+        Sam2Model(**{"config": smallest_config(), "params": {}, **options})
 
 
 # --- what must not change a result
