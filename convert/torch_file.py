@@ -90,8 +90,9 @@ class TorchFile:
             return rebuild(pickle)
         except RefusedError as error:
             raise ValueError(
-                f"{self.path}: {error}. Nothing of the file was executed. If you trust it, save its weights "
-                "alone: torch.save({'model': torch.load(file, weights_only=True)['model']}, new_file)"
+                f"{self.path}: {error}. Nothing of the file was executed. Only if you trust its maker, for "
+                "this executes it, save its weights alone: "
+                "torch.save({'model': torch.load(file, weights_only=False)['model']}, new_file)"
             ) from error
         except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
             raise ValueError(

@@ -25,7 +25,9 @@ MASKS = (5 * RNG.standard_normal((2, 1, 40, 40))).astype(np.float32)
 @pytest.mark.parametrize("size", IMAGE_SIZES)
 def test_every_block_and_every_kind_of_prompt(size: str) -> None:
     height, width = IMAGE_SIZES[size]
-    pair = build(released_config(f"facebook/sam2.1-hiera-{size}").with_image_size((height, width)))
+    config = released_config(f"facebook/sam2.1-hiera-{size}").with_image_size((height, width))
+    # Under seed 0 small's object scores cancel to 0.004 - 0.03, where a relative error says little.
+    pair = build(config, seed=1)
     points = {"input_points": POINTS * [width, height], "input_labels": LABELS}
     boxes = {"input_boxes": (BOXES * [width, height]).reshape(2, 2, 4)}
     prompts = {
