@@ -20,7 +20,7 @@ from sam2_jax.atomic import write_together
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.drawing import Drawn, overlay, side_by_side
 from sam2_jax.processing.images import open_image, to_rgb
-from sam2_jax.processing.masks import bounding_box, encode_rle, upscale
+from sam2_jax.processing.masks import bounding_box, encode_rle
 from sam2_jax.processing.processor import Sam2Processor
 
 DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
@@ -249,7 +249,8 @@ def _decode(
         outputs = model(**inputs, image_embeddings=embeddings, input_masks=logits, multimask_output=multimask)
         scores = np.asarray(outputs.iou_scores)[0]
         for i, low, row in zip(members, np.asarray(outputs.pred_masks)[0], scores, strict=True):
-            full = upscale(low, *size) > 0
+            # One object at a time: at the photo's size, the logits of many would fill the memory.
+            full = processor.post_process_masks(low[None, None], [size])[0][0]
             results[i] = [Candidate(mask, float(score)) for mask, score in zip(full, row, strict=True)]
     return dict(sorted(results.items()))
 
