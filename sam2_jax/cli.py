@@ -18,10 +18,11 @@ from PIL import Image
 
 from sam2_jax.atomic import write_together
 from sam2_jax.predict import Sam2Model
+from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, overlay, side_by_side
 from sam2_jax.processing.images import open_image, to_rgb
-from sam2_jax.processing.masks import bounding_box, encode_rle
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.processing.rle import encode_rle
 
 DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
