@@ -6,27 +6,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam2_jax.config import Sam2Config
+from sam2_jax.config import Sam2Config, Sam2HieraDetConfig
 from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
 from sam2_jax.model.sam2 import ImageEmbeddings
 
 
 def check_pixels(pixel_values: Any, config: Sam2Config) -> jax.Array:
     """Return pixel_values [B, H, W, 3] of the configured size as a JAX array, or raise ValueError."""
-    shape = np.shape(pixel_values)
     expected = (*config.image_size, config.vision_config.backbone_config.num_channels)
-    if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
-        hint = "use the model's processor, or config.with_image_size for another size"
+    hint = "use the model's processor, or config.with_image_size for another size"
+    return _pixels(pixel_values, expected, hint)
+
+
+def check_sized_pixels(pixel_values: Any, config: Sam2HieraDetConfig) -> jax.Array:
+    """Return pixel_values [B, H, W, 3] of any size the backbone divides as a JAX array, or raise."""
+    array = _pixels(pixel_values, ("height", "width", config.num_channels), "use the model's processor")
+    if any(side % stride for side, stride in zip(array.shape[1:3], config.stride, strict=True)):
+        raise ValueError(
+            f"pixel_values must have height and width divisible by the backbone's stride {config.stride}; "
+            f"got {array.shape}: resize the images to such a size"
+        )
+    return array
+
+
+def _pixels(pixel_values: Any, expected: tuple[int | str, ...], hint: str) -> jax.Array:
+    """Return pixels as a JAX array of the expected shape behind the batch, a word standing for any number."""
+    if pixel_values is None:
+        raise ValueError("pixel_values must be given: the processor makes them of images")
+    if not isinstance(pixel_values, jax.Array):
+        pixel_values = _as_array("pixel_values", pixel_values)
+    shape = pixel_values.shape
+    fits = len(shape) == 4 and all(
+        found == wanted if isinstance(wanted, int) else found > 0
+        for found, wanted in zip(shape[1:], expected, strict=True)
+    )
+    if not fits or shape[0] == 0:
         if len(shape) == 4 and shape[1] == expected[2]:
             hint = "this looks like channels first: transpose with (0, 2, 3, 1)"
-        dimensions = ", ".join(map(str, expected))
-        raise ValueError(f"pixel_values must be of shape (batch, {dimensions}); got {shape}: {hint}")
+        elif len(shape) == 3:
+            hint = "one image is a batch of one: index with [None]"
+        layout = ", ".join(map(str, expected))
+        raise ValueError(f"pixel_values must be of shape (batch, {layout}); got {shape}: {hint}")
     _require_finite("pixel_values", pixel_values)
-    array = jnp.asarray(pixel_values)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    if not jnp.issubdtype(pixel_values.dtype, jnp.floating):
         raise ValueError(
-            f"pixel_values must be normalised, floating point; got {array.dtype}: use the model's processor"
+            f"pixel_values must be normalised, floating point; got {pixel_values.dtype}: use the model's "
+            "processor"
         )
+    return jnp.asarray(pixel_values)
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # lists of different lengths
+        raise ValueError(f"{name} must be one array; the processor makes it") from error
+    if array.dtype == object:
+        raise ValueError(f"{name} must be an array of numbers; got {type(values).__name__}")
     return array
 
 
@@ -51,7 +87,8 @@ def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
         raise ValueError(
             "image_embeddings must be the three maps an earlier call returned, of shapes "
             f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; "
-            f"got {found if is_list else type(embeddings).__name__}"
+            f"got {found if is_list else type(embeddings).__name__}: pass outputs.image_embeddings or what "
+            "get_image_embeddings returns as it is"
         )
     fine, middle, coarse = (jnp.asarray(x) for x in embeddings)
     return fine, middle, coarse
@@ -70,14 +107,19 @@ def take_objects(x: Any, chunk: slice) -> Any:
     return x if x is None or x.shape[1] == 1 else x[:, chunk]
 
 
-def join_prompts(
-    points: Any, labels: Any, boxes: Any, batch: int, objects_of_masks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Check points and boxes and join them as points [B, P, N, 2] and labels [B, P, N].
+def check_prompts(
+    points: Any, labels: Any, boxes: Any, masks: Any, batch: int | None
+) -> tuple[np.ndarray, np.ndarray, jax.Array | None]:
+    """Check prompts and bring them to points [B, P, N, 2], labels [B, P, N] and masks [B, 1 or P, h, w].
 
     A box is its two corners: the reference embeds it just so, and one form means one compiled function.
-    Without either, P is the number of masks and each object has a single not-a-point.
+    Without points and boxes, P is the number of masks and each object has a single not-a-point. batch is the
+    number of images; None leaves it to the prompts.
     """
+    if batch is None:
+        given = [x for x in (points, boxes, masks) if hasattr(x, "__len__")]
+        batch = len(given[0]) if given else 1
+    masks = _check_masks(masks, batch)
     if points is None and labels is not None:
         raise ValueError("input_labels are given without input_points; give both or neither")
     parts = []
@@ -86,15 +128,20 @@ def join_prompts(
     if boxes is not None:
         parts.append(_check_boxes(boxes, batch))
     if not parts:
-        shape = (batch, objects_of_masks, 1)
-        return np.zeros((*shape, 2), np.float32), np.full(shape, NOT_A_POINT, np.int32)
+        shape = (batch, 1 if masks is None else masks.shape[1], 1)
+        return np.zeros((*shape, 2), np.float32), np.full(shape, NOT_A_POINT, np.int32), masks
     counts = [part[0].shape[1] for part in parts]
     if len(set(counts)) > 1:
         raise ValueError(
             f"input_points and input_boxes must be for as many objects; got {counts[0]} and {counts[1]}"
         )
+    if masks is not None and masks.shape[1] not in (1, counts[0]):
+        raise ValueError(
+            f"input_masks must have 1 mask for an image or one for each of {counts[0]} objects; "
+            f"got {masks.shape[1]}"
+        )
     all_points, all_labels = zip(*parts, strict=True)
-    return np.concatenate(all_points, axis=2), np.concatenate(all_labels, axis=2)
+    return np.concatenate(all_points, axis=2), np.concatenate(all_labels, axis=2), masks
 
 
 def _check_points(points: Any, labels: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,14 +160,18 @@ def _check_points(points: Any, labels: Any, batch: int) -> tuple[np.ndarray, np.
 
 
 def _check_boxes(boxes: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes as the points and labels of their corners."""
+    """Boxes as the points and labels of their corners; four NaN, the processor's padding, as padding."""
     boxes = _floats("input_boxes", boxes, 3, 4, "(batch, objects, 4)", batch)
+    is_padding = np.isnan(boxes).all(axis=-1, keepdims=True)
+    boxes = np.where(is_padding, 0, boxes)
     if not np.isfinite(boxes).all():
-        raise ValueError("input_boxes must be finite numbers; got NaN or infinity")
+        raise ValueError(
+            "input_boxes must be finite numbers, or four NaN for an object without a box; got NaN or infinity"
+        )
     if (boxes[..., :2] > boxes[..., 2:]).any():
         raise ValueError("input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1")
-    corners = np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32)
-    return boxes.reshape(*boxes.shape[:2], 2, 2), np.broadcast_to(corners, (*boxes.shape[:2], 2))
+    labels = np.where(is_padding, PADDING, np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]))
+    return boxes.reshape(*boxes.shape[:2], 2, 2), labels.astype(np.int32)
 
 
 def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> np.ndarray:
@@ -130,9 +181,16 @@ def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: in
         raise ValueError(f"{name} must be an array of shape {layout}; the processor makes it") from error
     if array.ndim != rank or array.shape[-1] != last or 0 in array.shape:
         raise ValueError(f"{name} must be of shape {layout}, none of it empty; got {array.shape}")
-    if array.shape[0] != batch:
-        raise ValueError(f"{name} must be for as many images as there are, {batch}; got {array.shape[0]}")
+    _require_batch(name, array.shape[0], batch)
     return array
+
+
+def _require_batch(name: str, found: int, batch: int) -> None:
+    if found != batch:
+        raise ValueError(
+            f"{name} must be for as many images as the call has, {batch}; got {found}. The first axis counts "
+            "images, the second the objects in each"
+        )
 
 
 def pad_prompts(
@@ -143,11 +201,13 @@ def pad_prompts(
     return np.pad(points, (*extra, (0, 0))), np.pad(labels, extra, constant_values=PADDING)
 
 
-def check_masks(masks: Any, batch: int) -> jax.Array | None:
+def _check_masks(masks: Any, batch: int) -> jax.Array | None:
     """Return mask logits as float32 [B, 1 or P, H, W], None as it is, or raise ValueError."""
     if masks is None:
         return None
-    dtype = masks.dtype if isinstance(masks, jax.Array) else np.asarray(masks).dtype
+    if not isinstance(masks, jax.Array):
+        masks = _as_array("input_masks", masks)
+    dtype = masks.dtype
     if dtype.kind not in "fV":  # ml_dtypes' bfloat16 has kind V
         raise ValueError(
             f"input_masks must be logits, such as 20.0 * mask - 10 of a binary mask; got {dtype}"
@@ -156,10 +216,12 @@ def check_masks(masks: Any, batch: int) -> jax.Array | None:
     shape = np.shape(masks)
     if len(shape) == 5 and shape[2] == 1:
         masks, shape = jnp.squeeze(jnp.asarray(masks), 2), (*shape[:2], *shape[3:])
-    if len(shape) != 4 or 0 in shape or shape[0] != batch:
+    if len(shape) != 4 or 0 in shape:
         raise ValueError(
-            f"input_masks must be logits of shape ({batch}, 1 or objects, height, width); got {shape}"
+            f"input_masks must be logits of shape (batch, 1 or objects, height, width); got {shape}: choose "
+            "one of an object's masks, such as pred_masks[:, :, 0]"
         )
+    _require_batch("input_masks", shape[0], batch)
     return jnp.asarray(masks, jnp.float32)
 
 

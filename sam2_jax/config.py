@@ -1,7 +1,8 @@
 """Configurations of SAM 2, named and defaulted as transformers documents them, and the released sizes.
 
 Every configuration is a frozen, hashable dataclass: lists become tuples, nested dictionaries become
-configurations, and a wrong value raises `ValueError` when the object is built.
+configurations, None for a sequence is its default, and a wrong value raises `ValueError` when the object is
+built.
 """
 
 import difflib
@@ -40,6 +41,8 @@ class _Config:
             value = getattr(self, f.name)
             if f.name in self.nested:
                 value = self._nested_config(f.name, value)
+            elif value is None and isinstance(f.default, tuple):  # the documented default of a sequence
+                value = f.default
             object.__setattr__(self, f.name, _tuples(value))
         self._check()
 
@@ -202,6 +205,12 @@ class Sam2HieraDetConfig(_Config):
         self._require_numbers("mlp_ratio", "layer_norm_eps", "initializer_range")
         self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
         self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """What height and width must be divisible by: every halving, and whole windows of the first stage."""
+        grid = math.lcm(2 ** (len(self.blocks_per_stage) - 1), self.window_size_per_stage[0])
+        return grid * self.patch_stride[0], grid * self.patch_stride[1]
 
     @property
     def stage_ends(self) -> tuple[int, ...]:
@@ -383,11 +392,8 @@ class Sam2Config(_Config):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """What height and width must be divisible by: every halving, and whole windows of the first stage."""
-        backbone = self.vision_config.backbone_config
-        halvings = 2 ** (len(backbone.blocks_per_stage) - 1)
-        grid = math.lcm(halvings, backbone.window_size_per_stage[0])
-        return grid * backbone.patch_stride[0], grid * backbone.patch_stride[1]
+        """What height and width must be divisible by: the backbone's stride."""
+        return self.vision_config.backbone_config.stride
 
     def with_image_size(self, image_size: int | Sequence[int]) -> Self:
         """Return the same network for another input size: one number, or (height, width), in pixels."""
@@ -502,19 +508,22 @@ def read_config(path: str | Path) -> Sam2Config | Sam2VideoConfig:
 
     Raises ValueError, naming the file, if it is not JSON, is of another model, or has wrong values.
     """
+    return read_config_of(path, Sam2Config, Sam2VideoConfig)
+
+
+def read_config_of(path: str | Path, *kinds: type[_Config]) -> Any:
+    """Read a transformers `config.json` whose model_type is that of one of the kinds; as `read_config`."""
     path = Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); download it again") from error
-    kinds: dict[str, type[Sam2Config] | type[Sam2VideoConfig]] = {
-        c.model_type: c for c in (Sam2Config, Sam2VideoConfig)
-    }
+    by_type = {kind.model_type: kind for kind in kinds}
     model_type = values.get("model_type") if isinstance(values, dict) else None
-    if not isinstance(model_type, str) or model_type not in kinds:
-        raise ValueError(f"{path}: model_type must be one of {sorted(kinds)}; got {model_type!r}")
+    if not isinstance(model_type, str) or model_type not in by_type:
+        raise ValueError(f"{path}: model_type must be one of {sorted(by_type)}; got {model_type!r}")
     try:
-        return kinds[model_type].from_dict(values)
+        return by_type[model_type].from_dict(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -89,9 +89,26 @@ def test_without_prompts_there_is_one_object(model: Sam2Model, embeddings: Image
     assert model(image_embeddings=embeddings).pred_masks.shape == (2, 1, 3, 16, 16)
 
 
+def test_outputs_answer_as_those_of_transformers_do(model: Sam2Model, pixels: np.ndarray) -> None:
+    outputs = model(pixels, POINTS, LABELS, original_sizes=np.full((2, 2), 64), labels=np.zeros((2, 16, 16)))
+    assert list(outputs) == list(outputs.keys())
+    assert tuple(outputs) == ("iou_scores", "pred_masks", "object_score_logits", "image_embeddings")
+    assert outputs["pred_masks"] is outputs[1] is outputs.pred_masks is dict(outputs)["pred_masks"]
+    assert len(outputs) == len(outputs.to_tuple()) == len(outputs[:]) == 4
+    assert "vision_attentions" not in outputs
+    with pytest.raises(KeyError, match="vision_attentions.*there are iou_scores, pred_masks"):
+        outputs["vision_attentions"]
+    with pytest.raises(IndexError):
+        outputs[4]
+    as_tuple = model.forward(pixels, POINTS, LABELS, return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    jax.tree.map(np.testing.assert_array_equal, as_tuple, outputs.to_tuple())
+
+
 def test_outputs_are_a_pytree(whole: Sam2ImageSegmentationOutput) -> None:
     doubled = jax.tree.map(lambda x: 2 * x, whole)
     np.testing.assert_array_equal(doubled.iou_scores, 2 * whole.iou_scores)
+    assert jax.tree.structure(doubled) == jax.tree.structure(whole)
 
 
 def test_oblong_images_run() -> None:
@@ -135,12 +152,16 @@ def test_bfloat16_stays_near_float32(bfloat16: Sam2Model, model: Sam2Model, pixe
     assert {x.dtype for x in near.image_embeddings} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_positions_of_a_bfloat16_model_are_those_of_float32(bfloat16: Sam2Model, model: Sam2Model) -> None:
-    def positions(module: Sam2) -> tuple[jax.Array, jax.Array]:
-        return module.shared_image_embedding.grid(4, 4), module.vision_encoder.backbone.positions(16, 16)
+def test_defect_9a9_positions_of_a_bfloat16_model_are_those_of_float32(
+    bfloat16: Sam2Model, model: Sam2Model, pixels: np.ndarray
+) -> None:
+    def positions(each: Sam2Model) -> list[jax.Array]:
+        variables = {"params": each.params}
+        tokens = each.module.apply(variables, method=lambda m: m.vision_encoder.backbone.positions(16, 16))
+        sines = each.get_image_features(pixels).fpn_position_encoding
+        return [tokens, each.get_image_wide_positional_embeddings(), *sines]
 
-    low, high = (each.module.apply({"params": each.params}, method=positions) for each in (bfloat16, model))
-    for ours, expected in zip(low, high, strict=True):
+    for ours, expected in zip(positions(bfloat16), positions(model), strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_array_equal(ours, expected)
 
@@ -229,7 +250,7 @@ def test_the_order_of_points_does_not_matter(
 
 
 @pytest.mark.parametrize("multimask_output", [True, False])
-def test_an_object_of_a_ragged_call_equals_the_object_alone(
+def test_defect_9a2_an_object_of_a_ragged_call_equals_the_object_alone(
     model: Sam2Model, embeddings: ImageEmbeddings, multimask_output: bool
 ) -> None:
     counts = [1, 4, 2, 3, 1]
@@ -263,6 +284,22 @@ def test_a_box_is_its_corners(model: Sam2Model, embeddings: ImageEmbeddings) -> 
     corners, labels = BOXES.reshape(2, 5, 2, 2), np.broadcast_to([2, 3], (2, 5, 2))
     as_points = model(image_embeddings=embeddings, input_points=corners, input_labels=labels)
     assert_same(model(image_embeddings=embeddings, input_boxes=BOXES), as_points)
+
+
+def test_an_object_without_a_box_equals_the_object_alone(
+    model: Sam2Model, embeddings: ImageEmbeddings
+) -> None:
+    """A call in which every second object has a box, the others points only."""
+    boxes = np.where(np.arange(5)[None, :, None] % 2, np.nan, BOXES)
+    given = boxes.copy()
+    call = partial(model, image_embeddings=embeddings)
+    mixed = call(input_points=POINTS, input_labels=LABELS, input_boxes=boxes)
+    np.testing.assert_array_equal(boxes, given)
+    for i in range(5):
+        one = slice(i, i + 1)
+        prompts = {"input_points": POINTS[:, one], "input_labels": LABELS[:, one]}
+        alone = call(**prompts) if i % 2 else call(**prompts, input_boxes=BOXES[:, one])
+        assert_same(part(mixed, slice(None), one), alone)
 
 
 def test_labels_are_positive_by_default(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
@@ -302,7 +339,9 @@ def test_a_mask_for_the_image_is_shared_by_its_objects(model: Sam2Model, embeddi
     assert relative_error(shared.pred_masks, call().pred_masks) > 0.01, "the mask must have an effect"
 
 
-def test_masks_of_objects_reach_their_own_object(model: Sam2Model, embeddings: ImageEmbeddings) -> None:
+def test_defect_9a5_masks_of_objects_reach_their_own_object(
+    model: Sam2Model, embeddings: ImageEmbeddings
+) -> None:
     call = partial(model, image_embeddings=embeddings)
     together = call(input_points=POINTS, input_masks=MASKS)
     for i in range(5):
@@ -381,7 +420,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one image without a batch": (
         {"image_embeddings": None, "pixel_values": np.zeros((64, 64, 3))},
-        r"pixel_values must be of shape \(batch, 64, 64, 3\); got \(64, 64, 3\)",
+        r"pixel_values must be of shape \(batch, 64, 64, 3\); got \(64, 64, 3\): .*index with \[None\]",
     ),
     "an empty batch": (
         {"image_embeddings": None, "pixel_values": np.zeros((0, 64, 64, 3))},
@@ -410,7 +449,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "masks of another batch": (
         {"input_masks": MASKS[:1]},
-        r"input_masks must be logits of shape \(2, 1 or objects",
+        r"input_masks must be for as many images as the call has, 2; got 1",
     ),
     "points of rank 3": (
         {"input_points": POINTS[0]},
@@ -458,6 +497,26 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         r"input_boxes must be .* with x0 <= x1 and y0 <= y1",
     ),
     "infinite boxes": ({"input_boxes": np.full((2, 5, 4), np.inf)}, r"input_boxes must be finite"),
+    "half a box": (
+        {"input_boxes": np.where(np.arange(4) < 2, np.nan, BOXES)},
+        r"input_boxes must be finite numbers, or four NaN for an object without a box",
+    ),
+    "masks of one object and one image": (
+        {"input_masks": np.zeros((2, 5, 3, 16, 16), np.float32)},
+        r"input_masks must be logits .*; got \(2, 5, 3, 16, 16\): choose one of an object's masks",
+    ),
+    "lists of masks of different sizes": (
+        {"input_masks": [[np.zeros((4, 4))], [np.zeros((8, 8))]]},
+        r"input_masks must be one array",
+    ),
+    "pixels of different sizes": (
+        {"image_embeddings": None, "pixel_values": [np.zeros((64, 64, 3)), np.zeros((32, 64, 3))]},
+        r"pixel_values must be one array; the processor makes it",
+    ),
+    "a photo's name": (
+        {"image_embeddings": None, "pixel_values": "photo.jpg"},
+        r"pixel_values must be of shape",
+    ),
     "fewer boxes than objects": (
         {"input_points": POINTS, "input_boxes": BOXES[:, :4]},
         r"input_points and input_boxes must be for as many objects; got 5 and 4",
@@ -506,6 +565,94 @@ def test_what_cannot_be_meant_is_refused(model: Sam2Model, case: str) -> None:
     arguments, message = REFUSALS[case]
     with pytest.raises(ValueError, match=message):
         model(**{"image_embeddings": MAPS, **arguments})
+
+
+@pytest.mark.parametrize("call", ["get_image_embeddings", "get_image_features"])
+@pytest.mark.parametrize(
+    ("pixel_values", "message"),
+    [
+        (None, r"pixel_values must be given"),
+        (np.zeros((2, 3, 64, 64), np.float32), r"got \(2, 3, 64, 64\): this looks like channels first"),
+        (
+            np.zeros((2, 32, 64, 3), np.float32),
+            r"\(batch, 64, 64, 3\); got \(2, 32, 64, 3\): use the model's",
+        ),
+        (np.zeros((2, 64, 64, 3), np.uint8), r"pixel_values must be normalised"),
+    ],
+)
+def test_defect_9a11_pixels_that_do_not_fit_are_named(
+    model: Sam2Model, call: str, pixel_values: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(model, call)(pixel_values)
+
+
+def test_prompts_are_checked_before_an_image_is_encoded(
+    model: Sam2Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_run", lambda *_, **__: pytest.fail("something was computed"))
+    with pytest.raises(ValueError, match="input_points must be for as many images as the call has, 2; got 1"):
+        model(pixels, POINTS[:1])
+
+
+# --- what is embedded without masks being decoded
+
+
+def test_image_features_become_embeddings_by_adding_no_memory(
+    model: Sam2Model, pixels: np.ndarray, embeddings: ImageEmbeddings
+) -> None:
+    features = model.get_image_features(pixels)
+    fine, middle, coarse = features.fpn_hidden_states
+    expected = fine, middle, coarse + model.params["no_memory_embedding"].reshape(1, 1, 1, -1)
+    for ours, embedding in zip(expected, embeddings, strict=True):
+        assert relative_error(ours, embedding) <= ROUNDING
+    assert [x.shape for x in features.fpn_position_encoding] == [(2, n, n, 16) for n in (16, 8, 4)]
+    assert features.last_hidden_state.shape == (2, 2, 2, 64)
+    assert tuple(features) == ("last_hidden_state", "fpn_hidden_states", "fpn_position_encoding")
+    assert len(model.get_image_features(pixels, return_dict=False)) == 3
+
+
+def test_prompt_embeddings_have_the_documented_shapes(model: Sam2Model) -> None:
+    embed = model.get_prompt_embeddings
+    sparse, dense = embed()
+    assert sparse is None
+    assert dense.shape == (1, 1, 4, 4, 16)
+    shapes = {
+        "points": (embed(POINTS, LABELS), (2, 5, 5, 16), (1, 1, 4, 4, 16)),
+        "one list": (embed([[[[1, 2]]]]), (1, 1, 2, 16), (1, 1, 4, 4, 16)),
+        "boxes": (embed(input_boxes=BOXES), (2, 5, 3, 16), (1, 1, 4, 4, 16)),
+        "both": (embed(POINTS, LABELS, BOXES), (2, 5, 7, 16), (1, 1, 4, 4, 16)),
+        "both and masks": (embed(POINTS, LABELS, BOXES, MASKS), (2, 5, 7, 16), (2, 5, 4, 4, 16)),
+        "shared mask": (embed(POINTS, input_masks=MASKS[:, :1]), (2, 5, 5, 16), (2, 1, 4, 4, 16)),
+    }
+    for name, (found, *expected) in shapes.items():
+        assert [x.shape for x in found] == expected, name
+    alone, dense = embed(input_masks=MASKS)
+    assert alone is None
+    np.testing.assert_array_equal(dense, shapes["both and masks"][0][1])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (
+            {"input_points": POINTS, "input_boxes": BOXES[:1]},
+            r"input_boxes must be for as many images as the call has, 2; got 1",
+        ),
+        (
+            {"input_boxes": BOXES, "input_masks": MASKS[:1]},
+            r"input_masks must be for as many images as the call has, 2; got 1",
+        ),
+        ({"input_labels": LABELS}, r"input_labels are given without input_points"),
+        ({"input_points": 5}, r"input_points must be of shape"),
+        ({"input_points": POINTS, "input_masks": MASKS[:, :2]}, r"one for each of 5 objects; got 2"),
+    ],
+)
+def test_prompts_to_embed_are_checked_as_in_a_call(
+    model: Sam2Model, prompts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.get_prompt_embeddings(**prompts)
 
 
 # --- the module under JAX's transformations

@@ -10,11 +10,16 @@ from safetensors.numpy import save_file
 
 from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only, to_flax, to_torch
-from sam2_jax.config import Sam2Config, Sam2VideoConfig
+from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.hub import WEIGHT_FILES
 
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
-_ARCHITECTURES = {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel"}
+_ARCHITECTURES = {
+    "sam2": "Sam2Model",
+    "sam2_video": "Sam2VideoModel",
+    "sam2_vision_model": "Sam2VisionModel",
+    "sam2_hiera_det_model": "Sam2HieraDetModel",
+}
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -39,15 +44,22 @@ def read_safetensors(path: Path) -> Tensors:
         ) from error
 
 
-def read_weights(layout: str, paths: Sequence[Path], dtype: np.dtype | type) -> tuple[Tensors, Tensors]:
+def read_weights(
+    layout: str, paths: Sequence[Path], dtype: np.dtype | type, part: str = ""
+) -> tuple[Tensors, Tensors]:
     """Read a checkpoint's files as flat Flax parameters: (image model's, video model's own), in `dtype`.
 
+    part: only tensors whose names begin with it, "vision_encoder." say, and without it in their names.
     The Fourier matrix stays float32: rounded, it would move every position.
     Raises ValueError if a file is broken or a tensor stands in two shards.
     """
     tensors: Tensors = {}
     for path in paths:
-        shard = read_safetensors(path)
+        shard = {
+            name.removeprefix(part): tensor
+            for name, tensor in read_safetensors(path).items()
+            if name.startswith(part)
+        }
         if twice := sorted(tensors.keys() & shard.keys()):
             raise ValueError(f"{path} repeats tensors of another shard: {', '.join(twice[:3])}")
         tensors |= shard
@@ -69,7 +81,7 @@ def cast(tensors: Tensors, dtype: np.dtype | type) -> Tensors:
 def write_checkpoint(
     folder: str | Path,
     flat: Mapping[str, np.ndarray],
-    config: Sam2Config | Sam2VideoConfig,
+    config: Sam2Config | Sam2VideoConfig | Sam2VisionConfig | Sam2HieraDetConfig,
     layout: str = "flax",
 ) -> None:
     """Write flat Flax parameters and config.json to a folder, in Flax or transformers layout.

@@ -222,7 +222,7 @@ class Hiera(nn.Module):
 
     def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
         """Map pixels [B, H, W, 3] to the last map of each stage, at strides 4, 8, 16 and 32."""
-        x = self.patch_embed(pixel_values)
+        x = self.patch_embed(pixel_values.astype(self.dtype))
         x = (x + self.positions(x.shape[1], x.shape[2])).astype(self.dtype)
         hidden_states = [x]
         stages = []

@@ -1,4 +1,4 @@
-"""Positions: torch's bicubic resize and random Fourier features, float32 whatever the model's dtype."""
+"""Positions: torch's bicubic resize, sines, random Fourier features; float32 whatever the model's dtype."""
 
 from functools import lru_cache
 
@@ -33,6 +33,29 @@ def resize_bicubic(grid: jax.Array, height: int, width: int) -> jax.Array:
     rows = bicubic_matrix(grid.shape[1], height)
     columns = bicubic_matrix(grid.shape[2], width)
     return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, grid, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+@lru_cache
+def sine_table(size: int, features: int, temperature: float = 10000.0) -> np.ndarray:
+    """Sines and cosines [size, features], float32, of positions 1 ... size spread over one turn.
+
+    Feature k has the wavelength of temperature^(2 floor(k / 2) / features); even k are sines, odd k cosines.
+    """
+    angles = 2 * np.pi * np.arange(1, size + 1)[:, None] / (size + 1e-6)
+    angles = angles / temperature ** (2 * (np.arange(features) // 2) / features)
+    return np.where(np.arange(features) % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
+
+
+def sine_positions(height: int, width: int, features: int) -> jax.Array:
+    """Sinusoidal positions of a height x width map, float32 [1, height, width, features]: y's half, then x's.
+
+    Source: Carion et al. 2020 (arXiv:2005.12872), normalised; transformers Sam2SinePositionEmbedding.
+    """
+    half = features // 2
+    y = jnp.asarray(sine_table(height, half))[None, :, None]
+    x = jnp.asarray(sine_table(width, half))[None, None]
+    shape = (1, height, width, half)
+    return jnp.concatenate([jnp.broadcast_to(y, shape), jnp.broadcast_to(x, shape)], axis=-1)
 
 
 class RandomFourierEmbedding(nn.Module):

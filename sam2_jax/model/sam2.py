@@ -3,7 +3,7 @@
 Source: Ravi et al. 2024, SAM 2: Segment Anything in Images and Videos (arXiv:2408.00714); Sam2Model.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,10 +13,23 @@ from sam2_jax.config import Sam2Config, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
 from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
 from sam2_jax.model.neck import FeaturePyramid
-from sam2_jax.model.positions import RandomFourierEmbedding
+from sam2_jax.model.positions import RandomFourierEmbedding, sine_positions
 from sam2_jax.model.prompt_encoder import PADDING, PromptEncoder
 
 ImageEmbeddings = tuple[jax.Array, jax.Array, jax.Array]
+
+
+class VisionFeatures(NamedTuple):
+    """What the vision encoder makes of B images, finest level first.
+
+    last_hidden_state: the backbone's last map [B, H / 32, W / 32, C]. levels: pyramid levels
+    [B, H / s, W / s, C] at strides s of 4, 8 and 16. positions: their sinusoidal positions, of as many
+    channels before any projection, [B, H / s, W / s, C], float32.
+    """
+
+    last_hidden_state: jax.Array
+    levels: tuple[jax.Array, ...]
+    positions: tuple[jax.Array, ...]
 
 
 class VisionEncoder(nn.Module):
@@ -31,9 +44,17 @@ class VisionEncoder(nn.Module):
         self.backbone = Hiera(self.config.backbone_config, **types)
         self.neck = FeaturePyramid(self.config, **types)
 
-    def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
-        """Map pixels [B, H, W, 3] to pyramid levels [B, H / s, W / s, C] at strides s of 4, 8 and 16."""
-        return self.neck(self.backbone(pixel_values.astype(self.dtype)))
+    def __call__(self, pixel_values: jax.Array) -> VisionFeatures:
+        """Map pixels [B, H, W, 3] to features."""
+        stages = self.backbone(pixel_values)
+        levels = self.neck(stages)
+        return VisionFeatures(
+            last_hidden_state=stages[-1],
+            levels=levels,
+            positions=tuple(
+                jnp.broadcast_to(sine_positions(*level.shape[1:]), level.shape) for level in levels
+            ),
+        )
 
 
 class Sam2(nn.Module):
@@ -61,9 +82,23 @@ class Sam2(nn.Module):
 
     def encode_image(self, pixel_values: jax.Array) -> ImageEmbeddings:
         """Embed pixels [B, H, W, 3] as [B, H/4, W/4, C/8], [B, H/8, W/8, C/4] and [B, H/16, W/16, C]."""
-        levels = self.vision_encoder(pixel_values)
-        fine, middle = self.mask_decoder.project_features(levels)
-        return fine, middle, levels[2] + self.no_memory_embedding[None].astype(self.dtype)
+        fine, middle, coarse = self.image_features(pixel_values).levels
+        return fine, middle, coarse + self.no_memory_embedding[None].astype(self.dtype)
+
+    def image_features(self, pixel_values: jax.Array) -> VisionFeatures:
+        """Features of pixels [B, H, W, 3], the two finer levels narrowed to C / 8 and C / 4 for the decoder.
+
+        The coarsest level is as the pyramid gives it, without the embedding that says: no memory.
+        """
+        features = self.vision_encoder(pixel_values)
+        fine, middle = self.mask_decoder.project_features(features.levels)
+        return features._replace(levels=(fine, middle, features.levels[2]))
+
+    def image_positions(self) -> jax.Array:
+        """Positions of the coarsest embedding's cells, float32 [1, h, w, C], at the configured image size."""
+        patch = self.config.prompt_encoder_config.patch_size
+        height, width = self.config.image_size
+        return self.shared_image_embedding.grid(height // patch, width // patch)
 
     def encode_prompts(
         self,
