@@ -20,7 +20,8 @@ from sam2_jax.config import RELEASED_MODELS
 WEIGHT_FILES = {"transformers": "model.safetensors", "flax": "flax_model.safetensors"}
 """Layout -> its single weight file; a sharded checkpoint has the same name with `.index.json` behind it."""
 
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+PROCESSOR_FILE, IMAGE_PROCESSOR_FILE = "processor_config.json", "preprocessor_config.json"
+PROCESSOR_FILES = PROCESSOR_FILE, IMAGE_PROCESSOR_FILE
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_models import random_tensors, small_config
 
-from sam2_jax import Sam2Model, Sam2Processor, Sam2VideoConfig
+from sam2_jax import Sam2Model, Sam2VideoConfig
 from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint import names
 
@@ -226,36 +226,3 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_together({tmp_path / "new": lambda path: path.write_text("x")})
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not a SAM 2 processor's configuration"),
-        ("[]", "not a SAM 2 processor's configuration"),
-        ('{"size": {"longest_edge": 5}}', "size must have height and width"),
-        ('{"size": {"height": "a", "width": 5}}', "size must be .height, width. in pixels"),
-        ('{"size": {"height": -1, "width": 5}}', "size must be .height, width. in pixels"),
-        ('{"size": {"height": 5, "width": 5}, "do_resize": false}', "do_resize must be True; got False"),
-        ('{"size": {"height": 5, "width": 5}, "resample": 3}', "resample must be 2; got 3"),
-        ('{"size": {"height": 5, "width": 5}, "rescale_factor": 1.0}', "rescale_factor must be 1/255"),
-        ('{"size": {"height": 5, "width": 5}, "image_mean": null}', "image_mean must be three numbers"),
-        ('{"size": {"height": 5, "width": 5}, "image_std": [1, 0, 1]}', "image_std must be positive"),
-    ],
-)
-def test_a_wrong_processor_configuration_is_named(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        Sam2Processor.from_pretrained(tmp_path)
-
-
-def test_a_folder_without_processor_gets_its_models_size(folder: Path, tmp_path: Path) -> None:
-    assert Sam2Processor.from_pretrained(folder).size == (128, 128)
-    (tmp_path / "bare").mkdir()
-    assert Sam2Processor.from_pretrained(tmp_path / "bare").size == (1024, 1024)
-
-
-def test_a_processor_without_image_part_leaves_it_to_the_file_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "processor_config.json").write_text('{"processor_class": "Sam2Processor"}')
-    (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 512, "width": 256}}')
-    assert Sam2Processor.from_pretrained(tmp_path).size == (512, 256)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_jax.processing.images import normalize, open_image, resize, to_rgb
+from sam2_jax.processing.images import center_crop, normalize, open_image, to_pixels, to_rgb
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -35,6 +35,65 @@ def test_transparency_is_laid_on_white(as_array: bool) -> None:
     rgba[0, :, 3] = 0, 128, 255
     rgb = to_rgb(rgba if as_array else Image.fromarray(rgba))
     np.testing.assert_array_equal(rgb[0], [[255, 255, 255], [255, 127, 127], [255, 0, 0]])
+
+
+def test_arrays_may_be_channels_first(gradient: np.ndarray) -> None:
+    rgb = np.stack([gradient, gradient // 2, 255 - gradient], axis=-1)
+    np.testing.assert_array_equal(to_rgb(np.moveaxis(rgb, -1, 0)), rgb)
+    np.testing.assert_array_equal(to_rgb(np.moveaxis(rgb, -1, 0), "channels_first"), rgb)
+    np.testing.assert_array_equal(to_rgb(gradient, "none")[..., 1], gradient)
+
+
+def test_a_layout_left_open_is_channels_last_unless_said() -> None:
+    image = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+    np.testing.assert_array_equal(to_rgb(image), image)
+    np.testing.assert_array_equal(to_rgb(image, "channels_first"), np.moveaxis(image, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("channels_frist", "must be one of .*channels_first.* got 'channels_frist'"),
+        (
+            "channels_first",
+            "laid out as input_data_format 'channels_first' says; got ndarray of shape .5, 6, 3.",
+        ),
+        ("none", "laid out as input_data_format 'none' says"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_a_sentence(layout: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_rgb(np.zeros((5, 6, 3), np.uint8), layout)
+
+
+def test_floating_point_is_kept_as_it_is() -> None:
+    image = np.random.default_rng(0).random((4, 5, 3))
+    pixels = to_pixels(image)
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, image.astype(np.float32))
+    clear = np.concatenate([image, np.zeros((4, 5, 1))], axis=-1)
+    np.testing.assert_array_equal(to_pixels(clear), 1)
+    with pytest.raises(ValueError, match="transparency in floating point must have values 0 to 1"):
+        to_pixels(255 * clear)
+
+
+def test_integers_of_other_types_are_taken_by_value() -> None:
+    image = np.arange(24).reshape(2, 4, 3)
+    assert to_rgb(image).dtype == np.uint8
+    np.testing.assert_array_equal(to_rgb(image), image)
+
+
+def test_what_is_not_rgb_is_refused_if_it_is_not_to_be_converted() -> None:
+    with pytest.raises(ValueError, match="3 channels if do_convert_rgb is False; got 1"):
+        to_pixels(np.zeros((4, 4), np.uint8), do_convert_rgb=False)
+    with pytest.raises(ValueError, match="must be RGB if do_convert_rgb is False; got mode L"):
+        to_pixels(Image.new("L", (4, 4)), do_convert_rgb=False)
+
+
+def test_a_crop_is_the_middle_and_zeros_where_there_is_none() -> None:
+    image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4, 1)
+    np.testing.assert_array_equal(center_crop(image, 1, 2)[..., 0], [[6, 7]])
+    np.testing.assert_array_equal(center_crop(image, 1, 7)[..., 0], [[0, 5, 6, 7, 8, 0, 0]])
 
 
 def test_palette_keeps_its_colours_and_transparency(tmp_path: Path) -> None:
@@ -76,10 +135,6 @@ def test_exif_rotation_is_applied_to_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb[0, 1], RED)
 
 
-def test_one_pixel_wide() -> None:
-    assert resize(np.full((7, 1, 3), 9, np.uint8), 32, 32).tolist() == np.full((32, 32, 3), 9).tolist()
-
-
 def test_normalize_is_the_formula() -> None:
     out = normalize(np.array([[[0, 255, 51]]], np.uint8), (0.5, 0.5, 0.2), (0.25, 0.5, 0.1))
     np.testing.assert_allclose(out[0, 0], [-2, 1, 0], atol=1e-6)
@@ -106,8 +161,15 @@ def broken_png(tmp_path: Path) -> Path:
         (broken_png, "truncated or broken"),
         (lambda d: np.zeros((0, 4, 3), np.uint8), "must have pixels"),
         (lambda d: Image.new("RGB", (0, 4)), "must have pixels; got 0 x 4"),
-        (lambda d: np.zeros((4, 4, 3)), "uint8 or uint16 array .* type float64"),
-        (lambda d: np.zeros((3, 4, 5), np.uint8), r"of shape \(3, 4, 5\)"),
+        (lambda d: np.zeros((4, 4, 3)), "integers, 0 to 255, here; got float64: convert it to uint8"),
+        (lambda d: np.zeros((5, 4, 5), np.uint8), r"of shape \(5, 4, 5\) and type uint8"),
+        (lambda d: np.zeros((4, 4, 3), bool), "of numbers; got ndarray of shape .* type bool"),
+        (lambda d: np.full((4, 4, 3), 300), "of int64 must have values 0 to 255; got 300 to 300"),
+        (lambda d: np.full((4, 4, 3), np.nan), "finite numbers; got NaN"),
+        (
+            lambda d: "https://example.org/photo.jpg",
+            "no picture https://example.org/photo.jpg: download it first",
+        ),
         (lambda d: Image.new("F", (2, 2)), "mode F has no known range"),
         (lambda d: Image.fromarray(np.full((2, 2), -1, np.int32)), "values 0 to 65535"),
         (lambda d: 7, "got int"),

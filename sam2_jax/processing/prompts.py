@@ -1,9 +1,12 @@
 """Prompts as people write them, nested and ragged, as the rectangular arrays that the network takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from sam2_jax.processing.inputs import Size
+from sam2_jax.processing.resampling import resize
 
 PADDING = -10
 """Label of a padding point; its coordinates are never read."""
@@ -15,75 +18,75 @@ _LEVELS = {
     "input_points": ("image", "object", "point", "coordinate"),
     "input_labels": ("image", "object", "point"),
     "input_boxes": ("image", "object", "coordinate"),
+    "input_masks": ("image", "object"),
 }
+_COORDINATES = {"input_points": 2, "input_boxes": 4}
 
 _LABELS = (PADDING, -1, 0, 1, 2, 3)
 
-Size = tuple[int, int]
+# What a binary mask becomes as a prompt: logits that say it plainly, as the video model's are.
+_MASK_LOGIT = np.float32(10)
 
 
-def read_points(
-    points: Any, labels: Any, sizes: Sequence[Size], target: Size
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return points float32 [B, P, N, 2] in the network's pixels and labels int64 [B, P, N].
+def count_images(prompts: Mapping[str, Any]) -> int:
+    """How many images the prompts are for, 1 if there are none or they cannot be counted."""
+    counts = [len(values) for values in prompts.values() if hasattr(values, "__len__")]
+    return max([1, *counts])
 
-    points: image > object > point > (x, y) in the photo's pixels; labels: image > object > point, 1 on the
-    object and 0 off it, all 1 if None. sizes: each photo's (height, width); target: the network's input's.
-    Missing objects and points get label -10. Raises ValueError for wrong nesting, counts or numbers.
+
+def read_prompts(
+    prompts: Mapping[str, Any],
+    sizes: Sequence[Size],
+    targets: Sequence[Size],
+    mask_size: Size,
+    pad_value: float = PADDING,
+) -> dict[str, np.ndarray]:
+    """Return prompts as rectangular arrays in the network's pixels, padded where they are ragged.
+
+    prompts: of input_points (image > object > point > (x, y) in the photo's pixels), input_labels (image >
+    object > point: 1 on the object, 0 off it), input_boxes (image > object > (x0, y0, x1, y1)) and
+    input_masks (image > object > [H, W]) those that are given. sizes, targets: (height, width) of each photo
+    and of what the network sees of it; mask_size: of mask prompts there.
+
+    Returns input_points float32 [B, P, N, 2] and input_labels int64 [B, P, N] (1 if none are given, -10 for
+    padding), input_boxes float32 [B, P, 4] (NaN for padding), input_masks logits float32 [B, P, h, w]. Raises
+    ValueError for wrong nesting, counts or numbers.
     """
-    nested = _nest("input_points", points)
-    _check_images("input_points", nested, sizes)
-    given = None if labels is None else _nest("input_labels", labels)
-    if given is not None:
-        _check_images("input_labels", given, sizes)
-    objects = max(len(image) for image in nested)
-    count = max(len(points_of_object) for image in nested for points_of_object in image)
-    shape = (len(nested), objects, count)
-    out_points, out_labels = np.full((*shape, 2), PADDING, np.float32), np.full(shape, PADDING, np.int64)
-    for b, image in enumerate(nested):
-        if given is not None and len(given[b]) != len(image):
-            raise ValueError(
-                f"input_labels must have one entry for each object: image {b} has {len(image)} objects and "
-                f"{len(given[b])} lists of labels"
-            )
-        for p, points_of_object in enumerate(image):
-            n = len(points_of_object)
-            out_points[b, p, :n] = _scale(np.stack(points_of_object), sizes[b], target)
-            out_labels[b, p, :n] = 1 if given is None else _labels_of(given[b][p], n, b, p)
-    return out_points, out_labels
+    if "input_labels" in prompts and "input_points" not in prompts:
+        raise ValueError("input_labels are given without input_points; give both or neither")
+    nested = {
+        name: _nest_masks(values) if name == "input_masks" else _nest(name, values)
+        for name, values in prompts.items()
+    }
+    counts = _count_objects(nested, len(sizes))
+    _check_objects(nested, counts)
+    shape = len(sizes), max(counts)
+    scales = [_scale(size, target) for size, target in zip(sizes, targets, strict=True)]
+    arrays: dict[str, np.ndarray] = {}
+    if "input_points" in nested:
+        arrays["input_points"], arrays["input_labels"] = _pad_points(nested, shape, scales, pad_value)
+    if "input_boxes" in nested:
+        boxes = np.full((*shape, 4), np.nan, np.float32)
+        for b, p, box in _objects(nested["input_boxes"]):
+            if box is not None:
+                boxes[b, p] = (box.reshape(2, 2) * scales[b]).reshape(4)
+        arrays["input_boxes"] = boxes
+    if "input_masks" in nested:
+        masks = np.zeros((*shape, *mask_size), np.float32)
+        for b, p, logits in _objects(nested["input_masks"]):
+            masks[b, p] = resize(logits[..., None], *mask_size)[..., 0]
+        arrays["input_masks"] = masks
+    return arrays
 
 
-def read_boxes(boxes: Any, sizes: Sequence[Size], target: Size) -> np.ndarray:
-    """Return boxes float32 [B, P, 4] in the network's pixels; boxes: image > object > (x0, y0, x1, y1).
-
-    Raises ValueError for wrong nesting or numbers, x1 < x0 or y1 < y0, or unequal numbers of boxes.
-    """
-    nested = _nest("input_boxes", boxes)
-    _check_images("input_boxes", nested, sizes)
-    counts = [len(image) for image in nested]
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"input_boxes must be equally many for every image; got {counts}. Segment the "
-            "images one by one, or give each box as two points with labels 2 and 3"
-        )
-    for b, image in enumerate(nested):
-        for p, (x0, y0, x1, y1) in enumerate(image):
-            if x1 < x0 or y1 < y0:
-                raise ValueError(
-                    f"input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; box {p} of image "
-                    f"{b} is ({x0:g}, {y0:g}, {x1:g}, {y1:g}): is it (x, y, width, height)?"
-                )
-    corners = [
-        _scale(np.stack(image).reshape(-1, 2, 2), size, target)
-        for image, size in zip(nested, sizes, strict=True)
-    ]
-    return np.stack(corners).reshape(len(nested), counts[0], 4)
+def _objects(images: list[list[Any]]) -> Any:
+    """Each object's prompt with its image and place."""
+    return ((b, p, prompt) for b, objects in enumerate(images) for p, prompt in enumerate(objects))
 
 
 def _nest(name: str, values: Any) -> list[Any]:
-    """Check nesting and numbers; the last level of points and boxes becomes float arrays."""
+    """Check nesting and numbers; the coordinates of a point or box become an array, a box of None stays."""
     levels = _LEVELS[name]
-    width = {"input_points": 2, "input_boxes": 4}.get(name)
     layout = " > ".join(levels)
 
     def read(node: Any, depth: int, place: str) -> Any:
@@ -98,46 +101,133 @@ def _nest(name: str, values: Any) -> list[Any]:
             if not abs(node) <= _LARGEST:
                 raise ValueError(f"{name} must be finite numbers; {place} is {node}")
             return node
+        if node is None and name == "input_boxes" and levels[depth] == "coordinate":
+            return None
         if not isinstance(node, (list, tuple)):
             raise ValueError(
                 f"{name} must be nested {len(levels)} deep ({layout}); got {_kind(node)} where a list of "
                 f"{levels[depth]}s is due, at level {depth + 1}"
             )
-        if not node:
-            raise ValueError(f"{name} must not be empty: there is no {levels[depth]} in {place}")
         out = [read(item, depth + 1, f"{levels[depth]} {i} of {place}") for i, item in enumerate(node)]
-        if depth == len(levels) - 1 and width is not None:
-            if len(out) != width:
-                raise ValueError(f"{name} must have {width} coordinates; {place} has {len(out)}")
+        if levels[depth] == "coordinate":
+            if len(out) != _COORDINATES[name]:
+                raise ValueError(f"{name} must have {_COORDINATES[name]} coordinates; {place} has {len(out)}")
             return np.array(out, np.float32)
         return out
 
     return read(values, 0, "the prompt")
 
 
+def _nest_masks(values: Any) -> list[list[np.ndarray]]:
+    """Mask prompts as logits [H, W] in lists, image > object."""
+
+    def items(node: Any, level: int) -> list[Any]:
+        if isinstance(node, (list, tuple)) or np.ndim(node) > 2:
+            return list(node)
+        raise ValueError(
+            "input_masks must be nested image > object > mask [height, width]; got "
+            f"{_kind(node)} where a list of {_LEVELS['input_masks'][level]}s is due, at level {level + 1}"
+        )
+
+    return [
+        [_mask_logits(mask, f"object {p} of image {b}") for p, mask in enumerate(items(image, 1))]
+        for b, image in enumerate(items(values, 0))
+    ]
+
+
+def _mask_logits(mask: Any, place: str) -> np.ndarray:
+    array = np.asarray(mask)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            f"input_masks must be masks [height, width] for each object; {place} has shape {array.shape}"
+        )
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        logits = array.astype(np.float32)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"input_masks must be finite logits; that of {place} has NaN or infinity")
+        return logits
+    if array.dtype.kind not in "bui" or not np.isin(array, (0, max(1, array.max()))).all():
+        raise ValueError(
+            f"input_masks must be logits, or masks of two values, 0 outside; that of {place} is of "
+            f"{array.dtype} with other values: compare it with a threshold first"
+        )
+    return np.where(array, _MASK_LOGIT, -_MASK_LOGIT)
+
+
 def _kind(node: Any) -> str:
     return "a list" if isinstance(node, (list, tuple)) else type(node).__name__
 
 
-def _check_images(name: str, nested: list[Any], sizes: Sequence[Size]) -> None:
-    if len(nested) != len(sizes):
-        raise ValueError(f"{name} must be for as many images as there are, {len(sizes)}; got {len(nested)}")
+def _count_objects(nested: Mapping[str, list[Any]], images: int) -> list[int]:
+    """How many objects each image has, the same by every kind of prompt."""
+    first = ""
+    for name, values in nested.items():
+        if not values:
+            raise ValueError(f"{name} must not be empty: there is no image in the prompt")
+        if len(values) != images:
+            raise ValueError(f"{name} must be for as many images as there are, {images}; got {len(values)}")
+        first = first or name
+        for b, (objects, others) in enumerate(zip(values, nested[first], strict=True)):
+            if len(objects) != len(others):
+                raise ValueError(
+                    f"{first} and {name} must be for as many objects: image {b} has {len(others)} and "
+                    f"{len(objects)}"
+                )
+    counts = [len(objects) for objects in nested[first]]
+    if not any(counts):
+        raise ValueError(f"{first} must not be empty: there is no object in any image")
+    return counts
 
 
-def _labels_of(labels: list[Any], count: int, image: int, place: int) -> list[Any]:
-    if len(labels) != count:
+def _check_objects(nested: Mapping[str, list[Any]], counts: list[int]) -> None:
+    """Every object must have a prompt, as many labels as points, and corners in order."""
+    points, labels, boxes = (nested.get(f"input_{name}") for name in ("points", "labels", "boxes"))
+    for b, count in enumerate(counts):
+        for p in range(count):
+            place = f"object {p} of image {b}"
+            box = None if boxes is None else boxes[b][p]
+            if box is not None and (box[2:] < box[:2]).any():
+                x0, y0, x1, y1 = box
+                raise ValueError(
+                    "input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; that of "
+                    f"{place} is ({x0:g}, {y0:g}, {x1:g}, {y1:g}): is it (x, y, width, height)?"
+                )
+            if points is not None and labels is not None:
+                _check_labels(labels[b][p], len(points[b][p]), place)
+            if box is None and "input_masks" not in nested and not (points and points[b][p]):
+                name, missing = "input_points", "point" if boxes is None else "point and no box"
+                if points is None:
+                    name, missing = "input_boxes", "box"
+                raise ValueError(
+                    f"{name} must say something of every object: there is no {missing} for {place}"
+                )
+
+
+def _check_labels(labels: list[Any], points: int, place: str) -> None:
+    if len(labels) != points:
         raise ValueError(
-            f"input_labels must have one label for each point: object {place} of image {image} has "
-            f"{count} points and {len(labels)} labels"
+            f"input_labels must have one label for each point: {place} has {points} points and "
+            f"{len(labels)} labels"
         )
     if wrong := [label for label in labels if label not in _LABELS]:
-        raise ValueError(
-            f"input_labels must be among {_LABELS}; object {place} of image {image} has {wrong[0]}"
-        )
-    return labels
+        raise ValueError(f"input_labels must be among {_LABELS}; {place} has {wrong[0]}")
 
 
-def _scale(points: np.ndarray, size: Size, target: Size) -> np.ndarray:
-    """Scale points [..., 2], (x, y), from a photo of (height, width) size to the network's input."""
-    factors = np.array([target[1] / size[1], target[0] / size[0]], np.float32)
-    return points * factors
+def _pad_points(
+    nested: Mapping[str, list[Any]], shape: tuple[int, int], scales: list[np.ndarray], pad_value: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points and labels as arrays; those that are not there have label -10."""
+    count = max(1, *(len(points) for _, _, points in _objects(nested["input_points"])))
+    out = np.full((*shape, count, 2), pad_value, np.float32)
+    out_labels = np.full((*shape, count), PADDING, np.int64)
+    for b, p, points in _objects(nested["input_points"]):
+        if points:
+            n = len(points)
+            out[b, p, :n] = np.stack(points) * scales[b]
+            out_labels[b, p, :n] = nested["input_labels"][b][p] if "input_labels" in nested else 1
+    return out, out_labels
+
+
+def _scale(size: Size, target: Size) -> np.ndarray:
+    """What multiplies (x, y) on a photo of (height, width) to give those on the network's input."""
+    return np.array([target[1] / size[1], target[0] / size[0]], np.float32)

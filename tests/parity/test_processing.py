@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_jax.processing.images import resize
 from sam2_jax.processing.masks import upscale
+from sam2_jax.processing.resampling import resize
 
 pytest.importorskip("torch")
 

@@ -1,0 +1,72 @@
+"""Mask logits of the network to masks of the pictures' own size."""
+
+from typing import Any
+
+import numpy as np
+
+from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
+from sam2_jax.processing.inputs import Size, read_sizes
+from sam2_jax.processing.masks import apply_non_overlapping_constraints as keep_apart
+from sam2_jax.processing.masks import upscale
+
+
+def post_process_masks(
+    masks: Any,
+    original_sizes: Any,
+    mask_threshold: float = 0.0,
+    binarize: bool = True,
+    max_hole_area: float = 0.0,
+    max_sprinkle_area: float = 0.0,
+    apply_non_overlapping_constraints: bool = False,
+    *,
+    reshaped_input_sizes: Any = None,
+) -> list[np.ndarray]:
+    """Bring mask logits to each picture's size: a list of [P, M, H, W], bool or, not binarized, float32.
+
+    masks: logits [B, P, M, h, w], or a list of [P, M, h, w], numpy's or JAX's; they are not altered.
+    original_sizes: (height, width) of each picture. mask_threshold: logits above it are inside.
+    max_hole_area, max_sprinkle_area: background enclosed or loose patches up to so many pixels of the
+    logits (not of the picture), 8-connected, change sides, as with Meta's SAM2ImagePredictor.
+    apply_non_overlapping_constraints: each pixel belongs to the object with the highest logit alone.
+    reshaped_input_sizes is accepted and unused, as in transformers: there is no padding to remove.
+    Raises ValueError for wrong shapes, types or numbers.
+    """
+    sizes = read_sizes(original_sizes)
+    if len(masks) != len(sizes):
+        raise ValueError(f"original_sizes must be for {len(masks)} images, as masks are; got {len(sizes)}")
+    for name, value in (("max_hole_area", max_hole_area), ("max_sprinkle_area", max_sprinkle_area)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be a number of pixels, 0 or more; got {value!r}")
+
+    def to_picture(logits: np.ndarray, size: Size) -> np.ndarray:
+        """Logits [P, M, h, w] at the picture's size."""
+        full = upscale(logits, *size)
+        if apply_non_overlapping_constraints:
+            full = keep_apart(full, mask_threshold)
+        return full > mask_threshold if binarize else full
+
+    out = []
+    for i, (mask, size) in enumerate(zip(masks, sizes, strict=True)):
+        logits = _read_logits(mask, i)
+        if max_hole_area or max_sprinkle_area:
+            logits = fill_holes_and_remove_sprinkles(logits, mask_threshold, max_hole_area, max_sprinkle_area)
+        # Objects that do not depend on each other are upscaled one by one: their logits at the picture's
+        # size are far larger than anything else here.
+        step = max(len(logits), 1) if apply_non_overlapping_constraints else 1
+        full = np.empty((*logits.shape[:2], *size), bool if binarize else np.float32)
+        for p in range(0, len(logits), step):
+            full[p : p + step] = to_picture(logits[p : p + step], size)
+        out.append(full)
+    return out
+
+
+def _read_logits(mask: Any, image: int) -> np.ndarray:
+    """Logits of one image as float32 [P, M, h, w]; raises ValueError for other shapes and for masks."""
+    logits = np.asarray(mask)
+    is_float = logits.dtype.kind == "f" or logits.dtype.name == "bfloat16"
+    if logits.ndim != 4 or 0 in logits.shape[2:] or not is_float:
+        raise ValueError(
+            "masks must be the model's logits, [objects, masks, height, width] of floating point for each "
+            f"image; image {image} has shape {logits.shape} and type {logits.dtype}"
+        )
+    return logits.astype(np.float32)
