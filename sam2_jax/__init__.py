@@ -10,19 +10,32 @@ from sam2_jax.config import (
     Sam2VisionConfig,
     released_config,
 )
-from sam2_jax.predict import Sam2ImageSegmentationOutput, Sam2Model
+from sam2_jax.outputs import (
+    Sam2HieraDetModelOutput,
+    Sam2ImageSegmentationOutput,
+    Sam2VisionEncoderOutput,
+)
+from sam2_jax.predict import Sam2Model
+from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.vision import Sam2HieraDetModel, Sam2VisionModel
 
 __all__ = [
     "RELEASED_MODELS",
     "Sam2Config",
     "Sam2HieraDetConfig",
+    "Sam2HieraDetModel",
+    "Sam2HieraDetModelOutput",
     "Sam2ImageSegmentationOutput",
     "Sam2MaskDecoderConfig",
+    "Sam2ImageProcessor",
+    "Sam2ImageProcessorFast",
     "Sam2Model",
     "Sam2Processor",
     "Sam2PromptEncoderConfig",
     "Sam2VideoConfig",
     "Sam2VisionConfig",
+    "Sam2VisionEncoderOutput",
+    "Sam2VisionModel",
     "released_config",
 ]

@@ -24,6 +24,7 @@ from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
 from sam2_jax.pretrained import PretrainedModel
 from sam2_jax.pretrained import parameter_shapes as parameter_shapes  # its old address
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.vision import backbone_records, encoder_output, wanted_records
 
@@ -72,10 +73,13 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         if self._source is not None:
             model, options = self._source
             return Sam2Processor.from_pretrained(model, **options)
-        from sam2_jax.processing.image_processor import Sam2ImageProcessor
-
         height, width = self.config.image_size
-        return Sam2Processor(Sam2ImageProcessor(size={"height": height, "width": width}))
+        return Sam2Processor(
+            Sam2ImageProcessor(
+                size={"height": height, "width": width},
+                mask_size={"height": height // 4, "width": width // 4},
+            )
+        )
 
     def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
         """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.

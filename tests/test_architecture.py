@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "arguments": {"config", "model"},
     "pretrained": {"config", "hub", "model", "checkpoint"},
     "vision": {"config", "model", "outputs", "arguments", "pretrained"},
-    "predictor": {"config", "processing"},
-    "batch": {"config", "atomic", "arguments", "processing"},
+    "object_prompts": set(),
+    "predictor": {"config", "model", "arguments", "object_prompts", "processing"},
+    "batch": {"config", "atomic", "arguments", "object_prompts", "processing"},
     "predict": {
         *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
         *("processing", "predictor", "batch"),
@@ -39,10 +40,19 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT / "sam2_jax").parts[0].removesuffix(".py")
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """Leaves out what stands under `if TYPE_CHECKING:`, which is never run."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if is_typing else self.generic_visit(node)
+
+
 def imports(path: Path, nodes: Iterable[ast.AST] | None = None) -> set[str]:
-    """Full names of what a file imports, anywhere or in some of its nodes."""
+    """Full names of what a file imports when it runs, anywhere or in some of its nodes."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())) if nodes is None else nodes:
+    tree = WithoutTypes().visit(ast.parse(path.read_text()))
+    for node in ast.walk(tree) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,13 @@ import pytest
 from small_models import random_tensors, smallest_config
 from tolerances import relative_error
 
-from sam2_jax import Sam2Config, Sam2ImageSegmentationOutput, Sam2Model
+from sam2_jax import (
+    Sam2Config,
+    Sam2ImageProcessor,
+    Sam2ImageSegmentationOutput,
+    Sam2Model,
+    Sam2Processor,
+)
 from sam2_jax.checkpoint import names
 from sam2_jax.model.layers import layer_norm
 from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
@@ -653,6 +660,25 @@ def test_prompts_to_embed_are_checked_as_in_a_call(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model.get_prompt_embeddings(**prompts)
+
+
+# --- the processor that goes with a model
+
+
+def test_the_processor_follows_the_configured_size(pixels: np.ndarray) -> None:
+    model = model_of(smallest_config((32, 96)))
+    processor = model.processor
+    assert processor is model.processor, "made once"
+    assert processor.image_processor.size == {"height": 32, "width": 96}
+    assert processor.image_processor.mask_size == {"height": 8, "width": 24}
+    assert processor(np.zeros((10, 20, 3), np.uint8))["pixel_values"].shape == (1, 32, 96, 3)
+
+
+def test_the_processor_is_the_one_beside_the_weights(model: Sam2Model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    Sam2Processor(Sam2ImageProcessor(size=64, image_mean=(0.1, 0.2, 0.3))).save_pretrained(tmp_path)
+    loaded = Sam2Model.from_pretrained(tmp_path)
+    assert tuple(loaded.processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
 
 
 # --- the module under JAX's transformations

@@ -56,7 +56,9 @@ def test_every_block_and_its_input(pair: Pair, ours: Sam2ImageSegmentationOutput
         assert_close("features", f"block {i}", hidden, theirs.outputs[f"{BACKBONE}.blocks.{i}"])
 
 
-def test_attention_weights_of_every_block(ours: Sam2ImageSegmentationOutput, theirs: Steps) -> None:
+def test_defect_9a7_attentions_are_the_weights_of_every_block(
+    ours: Sam2ImageSegmentationOutput, theirs: Steps
+) -> None:
     assert len(ours.vision_attentions) == 8
     for i, weights in enumerate(ours.vision_attentions):
         expected = theirs.attentions[f"{BACKBONE}.blocks.{i}.attn"]
