@@ -1,5 +1,6 @@
 """The vision models alone, image features, prompt embeddings and positions, against transformers' own."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import transformers
 from tolerances import assert_close
 from transformers.models.sam2.modeling_sam2 import Sam2SinePositionEmbedding
 
+import sam2_jax
 from parity.oracle import (
     Pair,
     channels_first,
@@ -215,6 +217,27 @@ def test_image_embeddings(pair: Pair, pixels: np.ndarray) -> None:
     theirs = pair.theirs.get_image_embeddings(channels_first(pixels))
     ours = pair.ours.get_image_embeddings(pixels)
     assert_equal_maps("image embeddings", ours, theirs, are_channels_first=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("Sam2Model", "forward"),
+        ("Sam2Model", "get_image_features"),
+        ("Sam2Model", "get_image_embeddings"),
+        ("Sam2Model", "get_prompt_embeddings"),
+        ("Sam2Model", "get_image_wide_positional_embeddings"),
+        ("Sam2VisionModel", "forward"),
+        ("Sam2HieraDetModel", "forward"),
+    ],
+)
+def test_parameters_have_transformers_names_order_and_defaults(kind: str, method: str) -> None:
+    ours, theirs = (
+        signature(getattr(getattr(library, kind), method)).parameters.values()
+        for library in (sam2_jax, transformers)
+    )
+    expected = [(p.name, p.default) for p in theirs if p.kind is not p.VAR_KEYWORD]
+    assert [(p.name, p.default) for p in ours][: len(expected)] == expected
 
 
 POINT_PROMPTS = {"input_points": POINTS, "input_labels": LABELS}
