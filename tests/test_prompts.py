@@ -135,6 +135,15 @@ def test_masks_go_with_points_and_may_be_ragged() -> None:
     assert inputs["input_masks"][:, :, 0, 0].tolist() == [[10, 10], [10, 0]]
 
 
+def test_an_object_of_a_mask_alone_is_not_padding() -> None:
+    mask, size = np.ones((8, 8), bool), SIZES[:1]
+    with_points = processor(original_sizes=size, input_points=[[[[1, 1]] * 2, []]], input_masks=[[mask] * 2])
+    assert with_points["input_labels"].tolist() == [[[1, 1], [-1, -10]]]
+    with_boxes = processor(original_sizes=size, input_boxes=[[[0, 0, 9, 9], None]], input_masks=[[mask] * 2])
+    assert with_boxes["input_labels"].tolist() == [[[-10], [-1]]]
+    assert set(processor(original_sizes=size, input_masks=[[mask]])) == {"original_sizes", "input_masks"}
+
+
 def test_jax_and_numpy_arrays_are_prompts_too() -> None:
     import jax.numpy as jnp
 

@@ -22,7 +22,8 @@ _LEVELS = {
 }
 _COORDINATES = {"input_points": 2, "input_boxes": 4}
 
-_LABELS = (PADDING, -1, 0, 1, 2, 3)
+_NOT_A_POINT = -1
+_LABELS = (PADDING, _NOT_A_POINT, 0, 1, 2, 3)
 
 # What a binary mask becomes as a prompt: logits that say it plainly, as the video model's are.
 _MASK_LOGIT = np.float32(10)
@@ -60,6 +61,7 @@ def read_prompts(
     }
     counts = _count_objects(nested, len(sizes))
     _check_objects(nested, counts)
+    nested = _point_out_masks(nested, counts)
     shape = len(sizes), max(counts)
     scales = [_scale(size, target) for size, target in zip(sizes, targets, strict=True)]
     arrays: dict[str, np.ndarray] = {}
@@ -201,6 +203,24 @@ def _check_objects(nested: Mapping[str, list[Any]], counts: list[int]) -> None:
                 raise ValueError(
                     f"{name} must say something of every object: there is no {missing} for {place}"
                 )
+
+
+def _point_out_masks(nested: dict[str, list[Any]], counts: list[int]) -> dict[str, list[Any]]:
+    """Give objects of a mask alone, among others with points or boxes, the network's not-a-point.
+
+    Without it their only prompt would be padding. Where all are of masks alone, the network does it itself.
+    """
+    points, boxes = nested.get("input_points"), nested.get("input_boxes")
+    if "input_masks" not in nested or (points is None and boxes is None):
+        return nested
+    points = [[[] for _ in range(count)] for count in counts] if points is None else points
+    labels = nested.get("input_labels") or [[[1] * len(clicks) for clicks in image] for image in points]
+    bare = [
+        (b, p) for b, p, clicks in _objects(points) if not clicks and (boxes is None or boxes[b][p] is None)
+    ]
+    for b, p in bare:
+        points[b][p], labels[b][p] = [np.zeros(2, np.float32)], [_NOT_A_POINT]
+    return nested | {"input_points": points, "input_labels": labels} if bare else nested
 
 
 def _check_labels(labels: list[Any], points: int, place: str) -> None:
