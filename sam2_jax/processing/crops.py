@@ -46,16 +46,7 @@ def generate_crop_boxes(
     """
     if isinstance(image, (list, tuple)):
         raise ValueError(f"image must be one picture; got a {type(image).__name__}: call once for each")
-    if crop_n_layers < 0 or crop_n_layers != int(crop_n_layers):
-        raise ValueError(f"crop_n_layers must be a number of layers, 0 or more; got {crop_n_layers}")
-    if not 0 <= overlap_ratio < 1:
-        raise ValueError(f"overlap_ratio must be at least 0 and less than 1; got {overlap_ratio}")
-    if points_per_crop < 1:
-        raise ValueError(f"points_per_crop must be at least 1; got {points_per_crop}")
-    if not crop_n_points_downscale_factor >= 1:
-        raise ValueError(
-            f"crop_n_points_downscale_factor must be at least 1; got {crop_n_points_downscale_factor}"
-        )
+    _check_layers(crop_n_layers, overlap_ratio, points_per_crop, crop_n_points_downscale_factor)
     side = [target_size] * 2 if np.ndim(target_size) == 0 else target_size
     height, width = _whole_numbers("target_size", side, "a side or (height, width)")
     picture = to_rgb(image)
@@ -74,6 +65,21 @@ def generate_crop_boxes(
         labels[0, : len(grid), i] = 1
     cropped = [picture[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
     return np.array(boxes, np.float32), points, cropped, labels
+
+
+def _check_layers(
+    crop_n_layers: int, overlap_ratio: float, points_per_crop: int, crop_n_points_downscale_factor: float
+) -> None:
+    if crop_n_layers < 0 or crop_n_layers != int(crop_n_layers):
+        raise ValueError(f"crop_n_layers must be a number of layers, 0 or more; got {crop_n_layers}")
+    if not 0 <= overlap_ratio < 1:
+        raise ValueError(f"overlap_ratio must be at least 0 and less than 1; got {overlap_ratio}")
+    if points_per_crop < 1:
+        raise ValueError(f"points_per_crop must be at least 1; got {points_per_crop}")
+    if not crop_n_points_downscale_factor >= 1:
+        raise ValueError(
+            f"crop_n_points_downscale_factor must be at least 1; got {crop_n_points_downscale_factor}"
+        )
 
 
 def _layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> list[Box]:
