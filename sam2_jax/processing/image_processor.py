@@ -13,7 +13,7 @@ from sam2_jax.config import Sam2Config, read_config
 from sam2_jax.hub import IMAGE_PROCESSOR_FILE, HubFolder
 from sam2_jax.processing import crops
 from sam2_jax.processing.files import find_image_processor, write_json
-from sam2_jax.processing.images import center_crop, normalize, to_pixels, to_rgb
+from sam2_jax.processing.images import center_crop, normalize, to_pixels
 from sam2_jax.processing.inputs import Size, as_list, read_map, read_numbers, read_size, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
 from sam2_jax.processing.resampling import BILINEAR, RESAMPLING, resize, resize_nearest
@@ -220,7 +220,7 @@ class Sam2ImageProcessor:
         device: None = None,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
         """As `crops.generate_crop_boxes`, for this processor's size unless target_size says another."""
-        target = self.network_size(to_rgb(image).shape[:2]) if target_size is None else target_size
+        target = _pair(self.size) if target_size is None else target_size
         return crops.generate_crop_boxes(
             image, target, crop_n_layers, overlap_ratio, points_per_crop, crop_n_points_downscale_factor
         )
