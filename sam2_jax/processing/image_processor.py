@@ -131,7 +131,13 @@ class Sam2ImageProcessor:
         if path_of_config is None:
             return cls()
         config = read_config(path_of_config)
-        return cls(size=(config if isinstance(config, Sam2Config) else config.image_config).image_size)
+        return cls.for_config(config if isinstance(config, Sam2Config) else config.image_config)
+
+    @classmethod
+    def for_config(cls, config: Sam2Config) -> Self:
+        """The image processor for a model's image size, its labels as large as the model's masks."""
+        height, width = config.image_size
+        return cls(size=(height, width), mask_size=(height // 4, width // 4))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write preprocessor_config.json to a folder. Raises ValueError if it cannot be written."""
