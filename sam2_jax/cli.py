@@ -19,7 +19,7 @@ from PIL import Image
 from sam2_jax.atomic import write_together
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import bounding_box
-from sam2_jax.processing.drawing import Drawn, overlay, side_by_side
+from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 from sam2_jax.processing.images import open_image, to_rgb
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import encode_rle
@@ -276,7 +276,7 @@ def _writers(
                 photo, [_drawn(i, p, c[rank]) for i, (p, c) in enumerate(zip(prompts, found, strict=True), 1)]
             )
         )
-    writers = {output: save(side_by_side(panels), output)}
+    writers = {output: save(contact_sheet(panels, columns=len(panels), size=None), output)}
     if arguments.masks:
         for number, candidates in enumerate(found, 1):
             for rank, candidate in enumerate(candidates, 1):

@@ -1,11 +1,17 @@
-"""Pictures of results: objects tinted and outlined, prompts marked."""
+"""Pictures of results: objects tinted and outlined, prompts marked; contact sheets; label maps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from sam2_jax.processing.boxes import bounding_box
+from sam2_jax.processing.images import to_rgb
 
 # Okabe and Ito's palette, told apart with every kind of colour vision, less black.
 COLOURS = (
@@ -17,6 +23,7 @@ COLOURS = (
     (86, 180, 233),
     (240, 228, 66),
 )
+MAX_LABELS = 255  # of a picture with a palette
 _POSITIVE, _NEGATIVE = (34, 160, 60), (214, 39, 40)
 _TINT = 0.45
 
@@ -36,10 +43,13 @@ def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
     """Draw objects over a photo, uint8 [H, W, 3], small ones above large ones, each in its own colour."""
     unit = max(1, round(max(photo.shape[:2]) / 500))
     canvas = photo.astype(np.float32)
-    coloured = [(drawn, COLOURS[i % len(COLOURS)]) for i, drawn in enumerate(objects)]
+    colours = [(int(r), int(g), int(b)) for r, g, b in palette()[1:]]
+    coloured = [(drawn, colours[i % len(colours)]) for i, drawn in enumerate(objects)]
     for drawn, colour in sorted(coloured, key=lambda item: -int(item[0].mask.sum())):
-        canvas[drawn.mask] = canvas[drawn.mask] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
-        canvas[_outline(drawn.mask, unit)] = colour
+        window = _window(drawn.mask, unit)
+        mask, part = drawn.mask[window], canvas[window]
+        part[mask] = part[mask] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
+        part[_outline(mask, unit)] = colour
     image = Image.fromarray(canvas.round().astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for drawn, colour in coloured:
@@ -49,21 +59,146 @@ def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
     return image
 
 
-def side_by_side(images: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Put pictures of equal size next to each other on white."""
-    width, height = images[0].size
-    sheet = Image.new("RGB", (len(images) * (width + gap) - gap, height), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i * (width + gap), 0))
+def contact_sheet(
+    images: Sequence[Any],
+    columns: int | None = None,
+    captions: Sequence[str] = (),
+    size: int | None = 320,
+    gap: int = 8,
+) -> Image.Image:
+    """Lay out pictures in rows on white, each with its caption below it; returns an RGB image.
+
+    images: what `to_rgb` reads, of any sizes. columns: pictures in a row, by default about as many as there
+    are rows. captions: none, or one for each picture, cut short where it is too long. size: longest side in
+    pixels to which larger pictures are reduced, None to leave them. gap: pixels between pictures. Raises
+    ValueError if there is no picture, or not one caption for each.
+    """
+    if not len(images):
+        raise ValueError("images must hold at least one picture")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1; got {columns}")
+    if captions and len(captions) != len(images):
+        raise ValueError(f"captions must be one for each of {len(images)} images; got {len(captions)}")
+    pictures = [_thumbnail(image, size) for image in images]
+    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    widths = [max(picture.width for picture in pictures[j::columns]) for j in range(columns)]
+    heights = [max(picture.height for picture in row) for row in rows]
+    font = ImageFont.load_default(max(12, max(widths) // 24))
+    line = round(1.6 * font.getbbox("Äg")[3]) if captions else 0
+    lefts = np.cumsum([0, *(width + gap for width in widths)]).tolist()
+    tops = np.cumsum([0, *(height + line + gap for height in heights)]).tolist()
+    sheet = Image.new("RGB", (lefts[-1] - gap, tops[-1] - gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, picture in enumerate(pictures):
+        i, j = divmod(number, columns)
+        x, y = lefts[j] + widths[j] / 2, tops[i] + heights[i] / 2
+        sheet.paste(picture, (int(x - picture.width / 2), int(y - picture.height / 2)))
+        if captions:
+            text = _cut_short(captions[number], font, widths[j])
+            pen.text((x, tops[i] + heights[i] + line / 2), text, fill="black", font=font, anchor="mm")
     return sheet
 
 
+def label_map(masks: Any) -> np.ndarray:
+    """Number the objects of boolean masks [P, H, W] from 1 in one map [H, W], 0 where there is none.
+
+    Where masks overlap the smaller lies above the larger; of equal areas, the later one. uint8, or uint16 for
+    more than 255 objects. Raises ValueError for other shapes or more than 65535 objects.
+    """
+    masks = np.asarray(masks, bool)
+    if masks.ndim != 3 or len(masks) > np.iinfo(np.uint16).max:
+        raise ValueError(f"masks must be [objects, height, width], at most 65535; got shape {masks.shape}")
+    labels = np.zeros(masks.shape[1:], np.uint8 if len(masks) <= MAX_LABELS else np.uint16)
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    for i in np.argsort(-areas, kind="stable"):
+        labels[masks[i]] = i + 1
+    return labels
+
+
+def palette_image(labels: Any) -> Image.Image:
+    """A PIL image of mode "P" of integer labels [H, W], each in its own colour, 0 in black.
+
+    Saved as PNG it looks like a drawing and reads back as the labels. Raises ValueError for labels beyond
+    255.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be integers [height, width]; got {labels.dtype} {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() <= MAX_LABELS:
+        raise ValueError(
+            f"a palette has the labels 0 to {MAX_LABELS}; got {labels.min()} to {labels.max()}: leave out "
+            "objects, or save the labels themselves, Image.fromarray(labels.astype(numpy.uint16))"
+        )
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette().tobytes())
+    return image
+
+
+@cache
+def palette() -> np.ndarray:
+    """Colours uint8 [256, 3] of labels: black, Okabe and Ito's, then each the farthest from all before it.
+
+    Distances are those of the Oklab colour space, which are even to the eye. Very dark and very light colours
+    are left out.
+    """
+    steps = np.arange(0, 256, 17)
+    candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    lightness = _oklab(candidates)[:, 0]
+    candidates = candidates[(lightness > 0.45) & (lightness < 0.95)]
+    places = _oklab(candidates)
+    colours = [(0, 0, 0), *COLOURS]
+    distance = np.linalg.norm(places[:, None] - _oklab(np.array(colours)), axis=-1).min(axis=1)
+    while len(colours) <= MAX_LABELS:
+        farthest = distance.argmax()
+        colours.append(tuple(candidates[farthest]))
+        distance = np.minimum(distance, np.linalg.norm(places - places[farthest], axis=1))
+    table = np.array(colours, np.uint8)
+    table.flags.writeable = False  # it is shared
+    return table
+
+
+def _oklab(colours: np.ndarray) -> np.ndarray:
+    """Lightness, green to red and blue to yellow of sRGB colours [N, 3] (Ottosson, 2020)."""
+    srgb = colours / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    cones = linear @ [
+        [0.4122214708, 0.2119034982, 0.0883024619],
+        [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ]
+    return np.cbrt(cones) @ [
+        [0.2104542553, 1.9779984951, 0.0259040371],
+        [0.7936177850, -2.4285922050, 0.7827717662],
+        [-0.0040720468, 0.4505937099, -0.8086757660],
+    ]
+
+
+def _thumbnail(image: Any, size: int | None) -> Image.Image:
+    thumbnail = Image.fromarray(to_rgb(image))
+    if size is not None:
+        thumbnail.thumbnail((size, size))
+    return thumbnail
+
+
+def _cut_short(text: str, font: Any, width: int) -> str:
+    """As much of a line of text as fits into a width in pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _window(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """The part of a picture that holds a mask and the margin around it."""
+    x, y, width, height = bounding_box(mask)
+    return slice(max(y - margin, 0), y + height + margin), slice(max(x - margin, 0), x + width + margin)
+
+
 def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
-    """The mask's pixels within `thickness` of its edge."""
-    inside = np.pad(mask, thickness, mode="edge")
-    for axis in (0, 1):
-        inside = np.all(sliding_window_view(inside, 2 * thickness + 1, axis), axis=-1)
-    return mask & ~inside
+    """The mask's pixels within `thickness` of its edge; the picture's border is no edge."""
+    return mask & ~ndimage.minimum_filter(mask, 2 * thickness + 1, mode="nearest")
 
 
 def _draw_prompts(pen: ImageDraw.ImageDraw, drawn: Drawn, colour: tuple[int, int, int], unit: int) -> None:
