@@ -93,6 +93,13 @@ def test_labels_and_areas(masks: np.ndarray) -> None:
         assert len({index[0] for index in np.argwhere(labels == label)}) == 1  # within one mask
 
 
-def test_negative_areas_are_refused() -> None:
+@pytest.mark.parametrize("shape", [(0, 8, 8), (2, 0, 8), (8, 0)], ids=str)
+def test_of_nothing_nothing_is_cleaned(shape: tuple[int, ...]) -> None:
+    assert fill_holes_and_remove_sprinkles(np.ones(shape), 0.0, 3, 3).shape == shape
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"masks must be \[..., height, width\]; got shape \(3,\)"):
+        label_components(np.ones(3))
     with pytest.raises(ValueError, match="max_hole_area must be an area in pixels, or 0 for none; got -1"):
         fill_holes_and_remove_sprinkles(np.zeros((2, 2)), max_hole_area=-1)

@@ -1,5 +1,7 @@
 """Connected components of masks: small holes filled, small sprinkles removed."""
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -12,10 +14,14 @@ def label_components(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number the 8-connected components of boolean masks [..., H, W].
 
     Returns labels int32 [..., H, W], which are 0 outside and begin at 1 for the whole stack, and the areas in
-    pixels int64 [labels] by label; the first is 0, that of the outside.
+    pixels int64 [labels] by label; the first is 0, that of the outside. Raises ValueError for fewer
+    dimensions.
     """
     masks = np.asarray(masks, bool)
-    labels, count = ndimage.label(masks.reshape(-1, *masks.shape[-2:]), _EIGHT_NEIGHBOURS)
+    if masks.ndim < 2:
+        raise ValueError(f"masks must be [..., height, width]; got shape {masks.shape}")
+    stack = masks.reshape(math.prod(masks.shape[:-2]), *masks.shape[-2:])
+    labels, count = ndimage.label(stack, _EIGHT_NEIGHBOURS)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     return labels.reshape(masks.shape), areas
