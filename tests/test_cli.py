@@ -11,7 +11,7 @@ from PIL import Image
 
 from sam2_jax import Sam2Model
 from sam2_jax.cli import main
-from sam2_jax.processing.masks import decode_rle
+from sam2_jax.processing.rle import decode_rle
 
 WIDTH, HEIGHT = 90, 60
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sam2_jax import Sam2Processor
 from sam2_jax.processing.boxes import (
     bounding_box,
     mask_to_boxes,
@@ -30,17 +29,6 @@ def test_upscale_of_many_masks_equals_each_alone() -> None:
     out = upscale(logits, 40, 1300)
     np.testing.assert_array_equal(out[1, 5], upscale(logits[1, 5], 40, 1300))
     assert upscale(logits[:0], 4, 4).shape == (0, 70, 4, 4)
-
-
-def test_post_process_masks_serves_each_photo_its_size() -> None:
-    masks = np.random.default_rng(0).standard_normal((2, 3, 1, 8, 8)).astype(np.float32)
-    out = Sam2Processor().post_process_masks(masks, [(30, 20), (16, 8)])
-    assert [m.shape for m in out] == [(3, 1, 30, 20), (3, 1, 16, 8)]
-    assert out[0].dtype == bool
-    logits = Sam2Processor().post_process_masks(masks, [(30, 20), (16, 8)], binarize=False)
-    np.testing.assert_array_equal(logits[1] > 0, out[1])
-    with pytest.raises(ValueError, match="for 2 images, as masks are; got 1"):
-        Sam2Processor().post_process_masks(masks, [(30, 20)])
 
 
 def test_stability_is_the_share_of_the_area_that_a_shift_of_the_threshold_leaves() -> None:

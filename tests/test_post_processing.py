@@ -146,7 +146,7 @@ def test_no_objects_give_no_masks() -> None:
         ((LOGITS[0], SIZES + SIZES[:1]), r"image 0 has shape \(2, 8, 8\) and type float32"),
         ((LOGITS > 0, SIZES), "must be the model's logits.*type bool"),
         (([[1.0]], SIZES[:1]), "image 0 has shape .1,."),
-        ((LOGITS, SIZES, 0.0, True, -1), "max_hole_area must be a number of pixels, 0 or more; got -1"),
+        ((LOGITS, SIZES, 0.0, True, -1), "max_hole_area must be an area in pixels, or 0 for none; got -1"),
         ((LOGITS, SIZES, 0.0, True, 0, float("nan")), "max_sprinkle_area must be"),
     ],
 )

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.processing.rle import decode_rle as decode_rle  # its former place
-
 _BAND = 2**18  # numbers worked on at a time, few enough to stay in a processor's cache
 
 

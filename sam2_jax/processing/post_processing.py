@@ -34,9 +34,6 @@ def post_process_masks(
     sizes = read_sizes(original_sizes)
     if len(masks) != len(sizes):
         raise ValueError(f"original_sizes must be for {len(masks)} images, as masks are; got {len(sizes)}")
-    for name, value in (("max_hole_area", max_hole_area), ("max_sprinkle_area", max_sprinkle_area)):
-        if not value >= 0:
-            raise ValueError(f"{name} must be a number of pixels, 0 or more; got {value!r}")
 
     def to_picture(logits: np.ndarray, size: Size) -> np.ndarray:
         """Logits [P, M, h, w] at the picture's size."""
@@ -47,9 +44,9 @@ def post_process_masks(
 
     out = []
     for i, (mask, size) in enumerate(zip(masks, sizes, strict=True)):
-        logits = _read_logits(mask, i)
-        if max_hole_area or max_sprinkle_area:
-            logits = fill_holes_and_remove_sprinkles(logits, mask_threshold, max_hole_area, max_sprinkle_area)
+        logits = fill_holes_and_remove_sprinkles(
+            _read_logits(mask, i), mask_threshold, max_hole_area, max_sprinkle_area
+        )
         # Objects that do not depend on each other are upscaled one by one: their logits at the picture's
         # size are far larger than anything else here.
         step = max(len(logits), 1) if apply_non_overlapping_constraints else 1
