@@ -21,7 +21,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the worst relative error of every rung beside its limit."""
     if worst:
-        terminalreporter.section("worst relative errors against transformers")
+        terminalreporter.section("worst relative errors")
         for (kind, rung), error in sorted(worst.items()):
             terminalreporter.write_line(f"{error:.1e} of {TOLERANCES[kind]:.0e}  {kind:10}  {rung}")
 
