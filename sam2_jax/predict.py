@@ -1,6 +1,6 @@
 """`Sam2Model`: prompts on images to masks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,10 +18,12 @@ from sam2_jax.arguments import (
     pad_prompts,
     take_objects,
 )
+from sam2_jax.batch import BatchResult, predict_batch
 from sam2_jax.checkpoint import names
 from sam2_jax.config import Sam2Config
 from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
+from sam2_jax.predictor import ImagePredictor
 from sam2_jax.pretrained import PretrainedModel
 from sam2_jax.pretrained import parameter_shapes as parameter_shapes  # its old address
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
@@ -130,16 +132,14 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         """Positions of the cells of the coarsest image embedding, float32 [1, h, w, C]."""
         return self._run("image_positions")[0]
 
-    def predictor(self, photo: Any, processor: Sam2Processor | None = None) -> Any:
-        """Encode a photo once for an interactive session of clicks; see `ImagePredictor`."""
-        from sam2_jax.predictor import ImagePredictor
+    def predictor(
+        self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any
+    ) -> ImagePredictor:
+        """Encode a photo once for an interactive session of prompts; arguments as of `ImagePredictor`."""
+        return ImagePredictor(self, photo, processor, **post_processing)
 
-        return ImagePredictor(self, photo, processor)
-
-    def predict_batch(self, work: Any, **options: Any) -> Any:
-        """Segment many photos with any number of prompts each; see `sam2_jax.batch.predict_batch`."""
-        from sam2_jax.batch import predict_batch
-
+    def predict_batch(self, work: Any, **options: Any) -> Iterator[BatchResult]:
+        """Segment prompted objects in many photos; arguments as of `sam2_jax.batch.predict_batch`."""
         return predict_batch(self, work, **options)
 
     def __call__(

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "vision": {"config", "model", "outputs", "arguments", "pretrained"},
     "object_prompts": set(),
     "predictor": {"config", "model", "arguments", "object_prompts", "processing"},
-    "batch": {"config", "atomic", "arguments", "object_prompts", "processing"},
+    "batch": {"config", "atomic", "model", "arguments", "object_prompts", "processing"},
     "predict": {
         *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
         *("processing", "predictor", "batch"),
