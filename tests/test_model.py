@@ -681,6 +681,18 @@ def test_the_processor_is_the_one_beside_the_weights(model: Sam2Model, tmp_path:
     assert tuple(loaded.processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
 
 
+def test_sessions_and_batches_begin_at_the_model(model: Sam2Model) -> None:
+    photo = np.random.default_rng(37).integers(0, 255, (40, 60, 3), np.uint8)
+    inputs = model.processor(photo, input_points=[[[[20, 10]]]])
+    outputs = model(inputs["pixel_values"], inputs["input_points"], multimask_output=False)
+    expected = model.processor.post_process_masks(outputs.pred_masks, [(40, 60)])[0][0, 0]
+    session = model.predictor(photo, max_hole_area=0)
+    clicked = session.predict([[20, 10]], multimask_output=False)
+    np.testing.assert_array_equal(clicked.mask, expected)
+    (result,) = model.predict_batch([{"photo": photo, "points": [[[20, 10]]]}], progress=False)
+    np.testing.assert_array_equal(np.asarray(result.masks).reshape(40, 60), expected)
+
+
 # --- the module under JAX's transformations
 
 
