@@ -1,6 +1,8 @@
 """For all tests: strict JAX, a compilation cache, the reference folder, the summary of what was measured."""
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# torchvision's wheel expects a CUDA torch. Beside a CPU torch it keeps transformers from importing, unless
+# the reference folder's shim is imported before both.
+_reference = os.environ.get("SAM2_JAX_REFERENCE_DIR")
+if _reference and find_spec("torch") and find_spec("torchvision"):
+    sys.path.append(str(Path(_reference) / "tools"))
+    import torchvision_cpu_shim  # noqa: F401
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

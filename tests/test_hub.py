@@ -74,7 +74,7 @@ def test_a_model_and_its_processor_come_from_the_hub(
     model = Sam2Model.from_pretrained(TINY, cache_dir=cache)
     assert model.config == small_model.config
     assert_same(model, small_model)
-    assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).size == (128, 128)
+    assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
 
 
 @pytest.mark.parametrize("revision", ["v1", COMMIT])
@@ -101,7 +101,7 @@ def test_what_was_fetched_is_read_again_when_the_hub_is_down(
         Sam2Processor.from_pretrained(TINY, cache_dir=cache)
     with use("http://127.0.0.1:9"):
         assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
-        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).size == (128, 128)
+        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
 
 
 def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_pa
     with serve({TINY: folder}) as (endpoint, _), use(endpoint):
         assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
         # Without model.safetensors and a processor's configuration, which the cache knows to be absent.
-        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).size == (128, 128)
+        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
         offline = {"cache_dir": cache, "local_files_only": True}
         assert_same(Sam2Model.from_pretrained(TINY, **offline), small_model)
-        assert Sam2Processor.from_pretrained(TINY, **offline).size == (128, 128)
+        assert Sam2Processor.from_pretrained(TINY, **offline).target_size == 128
 
 
 def test_an_unknown_model_lists_the_known_ones(hub: list[str], cache: Path) -> None:

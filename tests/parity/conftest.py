@@ -1,9 +1,5 @@
-"""The two small networks that most parity tests compare, and what makes torchvision import."""
+"""The two small networks that most parity tests compare."""
 
-import os
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +8,6 @@ from small_models import small_config
 
 if TYPE_CHECKING:  # torch may be missing: the modules that use these fixtures then skip
     from parity.oracle import Pair
-
-# torchvision's wheel expects a CUDA torch. Beside a CPU torch it keeps transformers from importing, unless
-# the reference folder's shim is imported before both.
-_reference = os.environ.get("SAM2_JAX_REFERENCE_DIR")
-if _reference and find_spec("torch") and find_spec("torchvision"):
-    sys.path.append(str(Path(_reference) / "tools"))
-    import torchvision_cpu_shim  # noqa: F401
 
 
 @pytest.fixture(scope="session")
