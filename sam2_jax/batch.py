@@ -77,11 +77,10 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A task as the network takes it: pixels [1, H, W, 3], points [1, P, N, 2], labels [1, P, N]."""
+    """A task as the network takes it: points [1, P, N, 2], labels [1, P, N]; the pixels are the batch's."""
 
     name: str
     size: Size
-    pixels: np.ndarray
     points: np.ndarray
     labels: np.ndarray
 
@@ -94,8 +93,10 @@ class _Failed:
     error: str
 
 
+_Embeddings = tuple[jax.Array, jax.Array, jax.Array]
 # Of one photo: masks, predicted IoU and object scores of a run of the decoder, and the photo's row in them.
 _Outputs = tuple[tuple[jax.Array, jax.Array, jax.Array], int]
+_Photo = _Prepared | _Failed
 
 
 def predict_batch(
@@ -169,19 +170,19 @@ def _run(
 
 def _pipeline(
     batches: "_Batches", tasks: Iterator[tuple[int, Any]], thread: ThreadPoolExecutor
-) -> Iterator[tuple[_Prepared | _Failed, _Outputs | None]]:
+) -> Iterator[tuple[_Photo, _Outputs | None]]:
     """Prepare in the thread, launch on the device, hand on what is done: three batches at a time at most."""
 
-    def prepare_next() -> Future[list[_Prepared | _Failed]] | None:
+    def prepare_next() -> Future[tuple[list[_Photo], np.ndarray | None]] | None:
         taken = list(islice(tasks, batches.size))
         return thread.submit(batches.prepare, taken) if taken else None
 
     preparing = prepare_next()
-    launched: list[tuple[_Prepared | _Failed, _Outputs | None]] = []
+    launched: list[tuple[_Photo, _Outputs | None]] = []
     while preparing or launched:
         current = []
         if preparing:
-            current = batches.launch(preparing.result())
+            current = batches.launch(*preparing.result())
             preparing = prepare_next()
         # The device is busy with the current batch from here on, while the last one's results are used.
         yield from launched
@@ -198,19 +199,29 @@ class _Batches:
     multimask_output: bool
     post_processing: Mapping[str, Any]
 
-    def prepare(self, tasks: list[tuple[int, Any]]) -> list[_Prepared | _Failed]:
-        """Read photos and prompts of numbered tasks; what is at fault becomes a `_Failed`."""
-        return [self._prepare(number, task) for number, task in tasks]
+    def prepare(self, tasks: list[tuple[int, Any]]) -> tuple[list[_Photo], np.ndarray | None]:
+        """Read numbered tasks, and return them with the pixels [size, H, W, 3] of those without fault.
 
-    def _prepare(self, number: int, task: Any) -> _Prepared | _Failed:
+        The last photo fills the places that are left, so that every batch is as large and nothing is
+        compiled again. Without any photo, pixels are None.
+        """
+        photos, pixels = [], []
+        for number, task in tasks:
+            photo, its_pixels = self._prepare(number, task)
+            photos.append(photo)
+            pixels += its_pixels
+        pixels += pixels[-1:] * (self.size - len(pixels))
+        return photos, np.stack(pixels) if pixels else None
+
+    def _prepare(self, number: int, task: Any) -> tuple[_Photo, list[np.ndarray]]:
         if isinstance(task, _Failed):
-            return task
+            return task, []
         name = f"photo {number}"
         try:
             task = _read_task(task)
             name = _name(task, name)
             inputs = self.processor(images=task.photo)
-            pixels = inputs["pixel_values"]
+            pixels = list(inputs["pixel_values"])
             if len(pixels) != 1:
                 raise ValueError(f"a task is for one photo; got {len(pixels)}")
             height, width = (int(n) for n in inputs["original_sizes"][0])
@@ -219,24 +230,19 @@ class _Batches:
                 original_sizes=[(height, width)], input_points=[points], input_labels=[labels]
             )
         except ValueError as error:
-            return _Failed(name, str(error))
-        return _Prepared(name, (height, width), pixels, prompts["input_points"], prompts["input_labels"])
+            return _Failed(name, str(error)), []
+        return _Prepared(name, (height, width), prompts["input_points"], prompts["input_labels"]), pixels
 
-    def launch(self, photos: list[_Prepared | _Failed]) -> list[tuple[_Prepared | _Failed, _Outputs | None]]:
-        """Set the device to work on a batch, without waiting for it.
-
-        The last good photo fills the place of missing ones, so that the batch is as large as every other and
-        nothing is compiled again.
-        """
-        good = [photo for photo in photos if isinstance(photo, _Prepared)]
-        if not good:
+    def launch(self, photos: list[_Photo], pixels: np.ndarray | None) -> list[tuple[_Photo, _Outputs | None]]:
+        """Set the device to work on a batch, without waiting for it."""
+        if pixels is None:
             return [(photo, None) for photo in photos]
+        good = [photo for photo in photos if isinstance(photo, _Prepared)]
         filled = good + good[-1:] * (self.size - len(good))
-        embeddings = self.model.get_image_embeddings(np.concatenate([photo.pixels for photo in filled]))
-        outputs = iter(self._decode(embeddings, filled))
+        outputs = self._decode(self.model.get_image_embeddings(pixels), filled)
         return [(photo, next(outputs) if isinstance(photo, _Prepared) else None) for photo in photos]
 
-    def _decode(self, embeddings: tuple[jax.Array, ...], photos: list[_Prepared]) -> list[_Outputs]:
+    def _decode(self, embeddings: _Embeddings, photos: list[_Prepared]) -> Iterator[_Outputs]:
         """Decode the photos together, or one by one where that is clearly less work.
 
         Together, all have as many objects as the photo with the most, and compiled numbers of objects are
@@ -251,14 +257,13 @@ class _Batches:
             padded = [pad_prompts(photo.points, photo.labels, *shape) for photo in photos]
             points, labels = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
             outputs = self._run_decoder(embeddings, points, labels)
-            return [(outputs, i) for i in range(len(photos))]
-        return [
-            (self._run_decoder(_photo(embeddings, i), photo.points, photo.labels), 0)
-            for i, photo in enumerate(photos)
-        ]
+            yield from ((outputs, i) for i in range(len(photos)))
+        else:
+            for i, photo in enumerate(photos):
+                yield self._run_decoder(_photo(embeddings, i), photo.points, photo.labels), 0
 
     def _run_decoder(
-        self, embeddings: tuple[jax.Array, ...], points: np.ndarray, labels: np.ndarray
+        self, embeddings: _Embeddings, points: np.ndarray, labels: np.ndarray
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         outputs = self.model(
             input_points=points,
@@ -268,7 +273,7 @@ class _Batches:
         )
         return outputs.pred_masks, outputs.iou_scores, outputs.object_score_logits
 
-    def result(self, photo: _Prepared | _Failed, outputs: _Outputs | None) -> BatchResult:
+    def result(self, photo: _Photo, outputs: _Outputs | None) -> BatchResult:
         """Wait for the outputs of a photo and copy its part of them."""
         if isinstance(photo, _Failed) or outputs is None:
             return BatchResult(photo.name, error=photo.error if isinstance(photo, _Failed) else None)
@@ -287,7 +292,7 @@ class _Batches:
 
 
 @jax.jit
-def _photo(embeddings: tuple[jax.Array, ...], i: int) -> tuple[jax.Array, ...]:
+def _photo(embeddings: _Embeddings, i: int) -> _Embeddings:
     """Take one photo [1, ...] of a batch: one program for all i."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), embeddings)
 

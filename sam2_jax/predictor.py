@@ -319,11 +319,11 @@ def _read_mask(mask: Any) -> np.ndarray:
     """Return a mask prompt as clamped float32 [h, w], or raise ValueError."""
     try:
         array = np.asarray(mask)
-        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     except ValueError:  # lists of different lengths
-        is_float = False
+        array = np.asarray(None)
+    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     if not is_float or array.ndim != 2 or array.size == 0:
-        found = f"shape {array.shape} and type {array.dtype}" if hasattr(mask, "__len__") else repr(mask)
+        found = f"shape {array.shape} and type {array.dtype}" if array.ndim else f"{mask!r:.100}"
         raise ValueError(
             f"mask must be logits [height, width] of an earlier prediction; got {found}: choose one of "
             "its masks, prediction.logits[prediction.best]; of a binary mask, 20.0 * mask - 10 makes logits"
