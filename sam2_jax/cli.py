@@ -30,9 +30,6 @@ _EXAMPLE = """example, two objects, the first by two clicks and the second by a 
   sam2-jax segment truck.jpg --point 500,375 --negative 1125,625 --object --box 425,600,700,875
 """
 
-# A mask prompt is given as a picture; this makes logits of it, as the video model does with masks.
-_MASK_LOGIT = 10.0
-
 
 @dataclass
 class Prompt:
@@ -47,14 +44,6 @@ class Prompt:
     def is_ambiguous(self) -> bool:
         """Whether it is a single click, which may mean a part, an object or a group."""
         return self.labels == [1] and self.box is None and self.mask is None
-
-    def as_points(self) -> tuple[list[tuple[float, float]], list[int]]:
-        """Points and labels that say all but the mask; a box is its corners, nothing a not-a-point."""
-        points, labels = list(self.points), list(self.labels)
-        if self.box is not None:
-            points += [self.box[:2], self.box[2:]]
-            labels += [2, 3]
-        return (points, labels) if points else ([(0.0, 0.0)], [-1])
 
 
 @dataclass(frozen=True)
@@ -240,14 +229,14 @@ def _decode(
         groups.setdefault((want_all or prompt.is_ambiguous, masks[i] is not None), []).append(i)
     results: dict[int, list[Candidate]] = {}
     for (multimask, has_mask), members in groups.items():
-        points, labels = zip(*(prompts[i].as_points() for i in members), strict=True)
-        inputs: dict[str, Any] = processor(
-            original_sizes=[size], input_points=[points], input_labels=[labels]
+        inputs = processor(
+            original_sizes=[size],
+            input_points=[[prompts[i].points for i in members]],
+            input_labels=[[prompts[i].labels for i in members]],
+            input_boxes=[[prompts[i].box for i in members]],
+            input_masks=[[masks[i] for i in members]] if has_mask else None,
         )
-        logits = (
-            np.stack([mask for i in members if (mask := masks[i]) is not None])[None] if has_mask else None
-        )
-        outputs = model(**inputs, image_embeddings=embeddings, input_masks=logits, multimask_output=multimask)
+        outputs = model(**inputs, image_embeddings=embeddings, multimask_output=multimask)
         scores = np.asarray(outputs.iou_scores)[0]
         for i, low, row in zip(members, np.asarray(outputs.pred_masks)[0], scores, strict=True):
             # One object at a time: at the photo's size, the logits of many would fill the memory.
@@ -365,7 +354,7 @@ def _check_prompt(prompt: Prompt, number: int, height: int, width: int) -> None:
 
 
 def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:
-    """Read a mask prompt as logits [H, W]: white (above half) is inside, black and transparent outside."""
+    """Read a mask prompt as bool [H, W]: white (above half) is inside, black and transparent outside."""
     if path is None:
         return None
     image = open_image(path)
@@ -379,7 +368,7 @@ def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:
         )
     if not mask.any():
         raise ValueError(f"--mask {path} has no white pixel: the object should be white on black")
-    return np.where(mask, _MASK_LOGIT, -_MASK_LOGIT).astype(np.float32)
+    return mask
 
 
 def _count(number: int, noun: str) -> str:
