@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.arguments import bucket, pad_prompts
-from sam2_jax.object_prompts import Size, read_objects
+from sam2_jax.processing.photo_prompts import Size, read_objects
 from sam2_jax.processing.processor import Sam2Processor
 
 if TYPE_CHECKING:

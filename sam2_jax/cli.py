@@ -21,6 +21,7 @@ from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 from sam2_jax.processing.images import open_image, to_rgb
+from sam2_jax.processing.photo_prompts import read_box, read_points
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import encode_rle
 
@@ -183,7 +184,7 @@ def segment_photo(arguments: argparse.Namespace) -> None:
     height, width = photo.shape[:2]
     print(f"{arguments.photo}: {width} x {height} pixels, {_count(len(prompts), 'object')}")
     for number, prompt in enumerate(prompts, 1):
-        _check_prompt(prompt, number, height, width)
+        _check_prompt(prompt, number, (height, width))
     mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
 
     with _step(f"load {arguments.model}"):
@@ -336,21 +337,13 @@ def _check_outputs(arguments: argparse.Namespace, output: Path, prompts: list[Pr
                 raise ValueError(f"--masks {folder} would overwrite {name}; choose another folder")
 
 
-def _check_prompt(prompt: Prompt, number: int, height: int, width: int) -> None:
-    inside = f"the photo, which is {width} x {height} pixels"
-    for x, y in prompt.points:
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"object {number}: point {x:g},{y:g} lies outside {inside}")
-    if prompt.box is None:
-        return
-    x0, y0, x1, y1 = prompt.box
-    box = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
-    if x1 <= x0 or y1 <= y0:
-        raise ValueError(f"object {number}: a box is x0,y0,x1,y1 with x0 < x1 and y0 < y1; got {box}")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ValueError(f"object {number}: {box} lies outside {inside}")
-    if max(map(abs, prompt.box)) > 10 * max(width, height):
-        raise ValueError(f"object {number}: {box} reaches far beyond {inside}")
+def _check_prompt(prompt: Prompt, number: int, size: tuple[int, int]) -> None:
+    """Refuse points and boxes that are not on the photo."""
+    try:
+        read_points(prompt.points, size)
+        read_box(prompt.box, size)
+    except ValueError as error:
+        raise ValueError(f"object {number}: {error}") from error
 
 
 def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:

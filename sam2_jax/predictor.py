@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_jax.arguments import bucket, pad_prompts
 from sam2_jax.model.sam2 import ImageEmbeddings
-from sam2_jax.object_prompts import (
+from sam2_jax.processing.photo_prompts import (
     NEGATIVE,
     POSITIVE,
     Box,

@@ -20,9 +20,8 @@ MAY_IMPORT = {
     "arguments": {"config", "model"},
     "pretrained": {"config", "hub", "model", "checkpoint"},
     "vision": {"config", "model", "outputs", "arguments", "pretrained"},
-    "object_prompts": set(),
-    "predictor": {"config", "model", "arguments", "object_prompts", "processing"},
-    "batch": {"config", "atomic", "model", "arguments", "object_prompts", "processing"},
+    "predictor": {"config", "model", "arguments", "processing"},
+    "batch": {"config", "atomic", "model", "arguments", "processing"},
     "predict": {
         *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
         *("processing", "predictor", "batch"),

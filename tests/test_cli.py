@@ -127,11 +127,14 @@ def test_an_object_is_the_same_alone_and_beside_others(photo: Path, model: str) 
     [
         ([], "nothing to segment"),
         (["--object"], "nothing to segment"),
-        (["--point", "90,30"], "object 1: point 90,30 lies outside the photo, which is 90 x 60 pixels"),
-        (["--point=-1,30"], "point -1,30 lies outside"),
-        (["--point", "1,1", "--object", "--negative", "5,60"], "object 2: point 5,60 lies outside"),
+        (
+            ["--point", "90,30"],
+            "object 1: points must lie in the photo, which is 90 x 60 pixels; got",
+        ),
+        (["--point=-1,30"], "pixels; got (-1, 30)"),
+        (["--point", "1,1", "--object", "--negative", "5,60"], "object 2: points must lie in the photo"),
         (["--box", "50,10,20,40"], "x0 < x1 and y0 < y1"),
-        (["--box", "100,10,120,40"], "lies outside the photo"),
+        (["--box", "100,10,120,40"], "a box must cover a part of the photo"),
         (["--mask", "none.png"], "there is no picture none.png"),
         (["--mask", "small.png"], "must be as large as the photo, 90 x 60 pixels; small.png is 5 x 5"),
         (["--mask", "black.png"], "has no white pixel"),
@@ -149,8 +152,8 @@ def test_an_object_is_the_same_alone_and_beside_others(photo: Path, model: str) 
             ["--point", "1,1", "--masks", ".", "--output", "photo_object1_mask1.png"],
             "--masks . would overwrite --output",
         ),
-        (["--box", "0,0,1e9,1e9"], "reaches far beyond the photo"),
-        (["--box", "-9,-9,-5,-5"], "box -9,-9,-5,-5 lies outside the photo"),
+        (["--box", "0,0,1e9,1e9"], "must not reach far beyond the photo"),
+        (["--box", "-9,-9,-5,-5"], "pixels; got (-9, -9, -5, -5)"),
     ],
 )
 def test_a_mistake_is_found_before_the_model_is_loaded(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_jax.object_prompts import join, read_box, read_labels, read_objects, read_points
+from sam2_jax.processing.photo_prompts import join, read_box, read_labels, read_objects, read_points
 
 SIZE = 90, 120
 INSIDE = "the photo, which is 120 x 90 pixels"

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.processing.inputs import Size
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 
 NOT_A_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 # A box may reach beyond the photo; further than so many times its longer side, it was not meant for it.
