@@ -75,13 +75,7 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         if self._source is not None:
             model, options = self._source
             return Sam2Processor.from_pretrained(model, **options)
-        height, width = self.config.image_size
-        return Sam2Processor(
-            Sam2ImageProcessor(
-                size={"height": height, "width": width},
-                mask_size={"height": height // 4, "width": width // 4},
-            )
-        )
+        return Sam2Processor(Sam2ImageProcessor.for_config(self.config))
 
     def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
         """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.

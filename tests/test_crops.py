@@ -83,6 +83,7 @@ def test_pictures_of_other_modes_become_rgb() -> None:
     [
         ({"image": [picture(8, 8)]}, "image must be one picture; got a list"),
         ({"crop_n_layers": -1}, "crop_n_layers must be .* 0 or more; got -1"),
+        ({"crop_n_layers": "a"}, "crop_n_layers must be a number; got 'a'"),
         ({"crop_n_layers": 5}, "less than 4 for a picture of 40 x 30 pixels: .* 16 x 16 crops"),
         ({"overlap_ratio": 1.0}, "overlap_ratio must be at least 0 and less than 1; got 1.0"),
         ({"points_per_crop": 0}, "points_per_crop must be at least 1; got 0"),

@@ -147,6 +147,9 @@ def test_no_objects_give_no_masks() -> None:
         ((LOGITS > 0, SIZES), "must be the model's logits.*type bool"),
         (([[1.0]], SIZES[:1]), "image 0 has shape .1,."),
         ((LOGITS, SIZES, 0.0, True, -1), "max_hole_area must be an area in pixels, or 0 for none; got -1"),
+        ((None, SIZES), "masks must be the model's logits; got NoneType"),
+        ((LOGITS, SIZES, "a"), "mask_threshold must be a number; got 'a'"),
+        ((LOGITS, SIZES, 0.0, True, "a"), "max_hole_area must be a number; got 'a'"),
         ((LOGITS, SIZES, 0.0, True, 0, float("nan")), "max_sprinkle_area must be"),
     ],
 )

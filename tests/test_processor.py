@@ -96,6 +96,8 @@ def test_a_call_that_cannot_be_meant_is_a_sentence(call: dict[str, Any], message
 def test_the_image_processor_must_be_one() -> None:
     with pytest.raises(ValueError, match="image_processor must be a Sam2ImageProcessor or None; got int"):
         Sam2Processor(1024)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="point_pad_value must be a number; got 'a'"):
+        Sam2Processor(point_pad_value="a")  # type: ignore[arg-type]
 
 
 def test_a_target_size_that_contradicts_the_size_is_refused(tmp_path: Path) -> None:

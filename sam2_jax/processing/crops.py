@@ -12,6 +12,7 @@ import numpy as np
 
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
 from sam2_jax.processing.images import to_rgb
+from sam2_jax.processing.inputs import read_numbers
 from sam2_jax.processing.masks import stability_score
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
@@ -70,6 +71,14 @@ def generate_crop_boxes(
 def _check_layers(
     crop_n_layers: int, overlap_ratio: float, points_per_crop: int, crop_n_points_downscale_factor: float
 ) -> None:
+    numbers = {
+        "crop_n_layers": crop_n_layers,
+        "overlap_ratio": overlap_ratio,
+        "points_per_crop": points_per_crop,
+        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+    }
+    for name, value in numbers.items():
+        read_numbers(name, value, 1)
     if crop_n_layers < 0 or crop_n_layers != int(crop_n_layers):
         raise ValueError(f"crop_n_layers must be a number of layers, 0 or more; got {crop_n_layers}")
     if not 0 <= overlap_ratio < 1:

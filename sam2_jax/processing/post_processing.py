@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
-from sam2_jax.processing.inputs import Size, read_sizes
+from sam2_jax.processing.inputs import Size, read_numbers, read_sizes
 from sam2_jax.processing.masks import apply_non_overlapping_constraints as keep_apart
 from sam2_jax.processing.masks import upscale
 
@@ -32,6 +32,11 @@ def post_process_masks(
     Raises ValueError for wrong shapes, types or numbers.
     """
     sizes = read_sizes(original_sizes)
+    mask_threshold = read_numbers("mask_threshold", mask_threshold, 1)[0]
+    max_hole_area = read_numbers("max_hole_area", max_hole_area, 1)[0]
+    max_sprinkle_area = read_numbers("max_sprinkle_area", max_sprinkle_area, 1)[0]
+    if not hasattr(masks, "__len__"):
+        raise ValueError(f"masks must be the model's logits; got {type(masks).__name__}")
     if len(masks) != len(sizes):
         raise ValueError(f"original_sizes must be for {len(masks)} images, as masks are; got {len(sizes)}")
 

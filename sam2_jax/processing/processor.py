@@ -8,7 +8,7 @@ import numpy as np
 from sam2_jax.hub import PROCESSOR_FILE, HubFolder
 from sam2_jax.processing.files import read_json, write_json
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
-from sam2_jax.processing.inputs import read_sizes, to_tensors
+from sam2_jax.processing.inputs import read_numbers, read_sizes, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
 from sam2_jax.processing.prompts import PADDING, count_images, read_prompts
 
@@ -36,6 +36,7 @@ class Sam2Processor:
             )
         image_processor = Sam2ImageProcessor() if image_processor is None else image_processor
         self.image_processor = image_processor.replace(size=target_size)
+        read_numbers("point_pad_value", point_pad_value, 1)
         self.point_pad_value = point_pad_value
 
     @property
