@@ -35,8 +35,8 @@ MAX_LOGIT = 32.0
 HISTORY = 100
 """So many edits can be undone; older ones are forgotten."""
 
-# Every prompt is padded to so many points: for hiera-tiny on two CPU cores that costs some 5 ms of 45, and saves
-# compiling the decoder for 1, 4 and 16 points, over a second each, in the midst of a session.
+# Every prompt is padded to so many points: for hiera-tiny on two CPU cores that costs some 5 ms of 45, and
+# saves compiling the decoder for 1, 4 and 16 points, over a second each, in the midst of a session.
 _POINTS = 16
 
 
