@@ -1,4 +1,4 @@
-"""Large maps run strip by strip: the same numbers, recorded or not, and with gradients."""
+"""Windows that stay apart run as tiles, on a CPU strip by strip: the same numbers, and the same gradients."""
 
 import jax
 import numpy as np
@@ -6,19 +6,34 @@ import pytest
 from small_models import random_tensors, smallest_config
 from tolerances import relative_error
 
+from sam2_jax import released_config
 from sam2_jax.checkpoint import names
 from sam2_jax.model import hiera
+from sam2_jax.model.hiera import Hiera, Run, windowed_runs
 from sam2_jax.model.sam2 import Sam2
 
 
-def test_strips_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = smallest_config((512, 576))
+def test_runs_of_the_released_sizes() -> None:
+    def runs(size: str) -> list[Run]:
+        config = released_config(f"facebook/sam2.1-hiera-{size}").vision_config.backbone_config
+        return Hiera(config).bind({}).runs
+
+    glob = [Run(i, i + 1, 0) for i in (5, 7, 9)]
+    windows = [Run(i, i + 1, 14) for i in (4, 6, 8)]
+    assert runs("tiny") == [Run(0, 4, 8), *sorted(glob + windows), Run(10, 12, 14)]
+    large = [Run(0, 9, 8), Run(9, 23, 16), Run(23, 24, 0), Run(24, 33, 16), Run(33, 34, 0)]
+    assert runs("large") == [*large, Run(34, 43, 16), Run(43, 44, 0), Run(44, 48, 16)]
+
+
+def test_a_run_ends_where_a_window_is_not_what_pooling_left() -> None:
+    assert windowed_runs([8, 8, 4, 2], [False, True, False, True]) == [Run(0, 3, 8), Run(3, 4, 2)]
+
+
+def test_tiles_and_strips_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = smallest_config((128, 192))
     module = Sam2(config)
     params = names.unflatten(names.to_flax(random_tensors(config)))
     pixels = np.random.default_rng(0).standard_normal((2, *config.image_size, 3)).astype(np.float32)
-    runs = []
-    in_strips = hiera._in_strips
-    monkeypatch.setattr(hiera, "_in_strips", lambda *args: (runs.append(args[0].name), in_strips(*args))[1])
 
     def encode(params: dict) -> tuple[jax.Array, ...]:
         return module.apply({"params": params}, pixels, method="encode_image")
@@ -26,12 +41,24 @@ def test_strips_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(params: dict) -> jax.Array:
         return sum((x**2).mean() for x in encode(params))
 
-    strips = jax.jit(encode)(params), jax.jit(jax.grad(loss))(params)
-    assert set(runs) == {"blocks_0", "blocks_1"}
-    monkeypatch.setattr(hiera, "_LARGE_MAP", 10**9)
+    strips: list[int] = []
+    of_tiles = hiera._strips
+    monkeypatch.setattr(hiera, "_STRIP_TOKENS", 512)
+    monkeypatch.setattr(hiera, "_strips", lambda *args: (strips.append(of_tiles(*args)), strips[-1])[1])
+    in_strips = jax.jit(encode)(params), jax.jit(jax.grad(loss))(params)
+    assert 3 in strips, "24 windows of 64 tokens, 8 at a time"
+    monkeypatch.setattr(Hiera, "_is_tiled", lambda *_: False)
     whole = jax.jit(lambda p: encode(p))(params), jax.jit(jax.grad(lambda p: loss(p)))(params)
-    for a, b in zip(jax.tree.leaves(strips[0]), jax.tree.leaves(whole[0]), strict=True):
+    for a, b in zip(jax.tree.leaves(in_strips[0]), jax.tree.leaves(whole[0]), strict=True):
         assert relative_error(a, b) < 1e-6
-    left, right = names.flatten(strips[1]), names.flatten(whole[1])
+    left, right = names.flatten(in_strips[1]), names.flatten(whole[1])
     for name, gradient in left.items():
         np.testing.assert_allclose(gradient, right[name], atol=1e-5 * np.abs(right[name]).max() + 1e-7)
+
+
+def test_any_number_of_windows_is_cut_into_equal_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiera, "_STRIP_TOKENS", 4096)
+    assert hiera._strips(1024, 8) == 16
+    assert hiera._strips(33 * 33, 8) == 33
+    assert hiera._strips(16, 16) == 1
+    assert hiera._strips(7, 100) == 7  # a window beyond the size is a strip of its own

@@ -4,14 +4,15 @@ Source: Ryali et al. 2023 (arXiv:2306.00989), with the windowed positional embed
 (arXiv:2311.05613); transformers Sam2HieraDetModel.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sam2_jax.config import Sam2HieraDetConfig
-from sam2_jax.model.layers import MLP, attend, gelu, layer_norm, recording
+from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, platform, recording
 from sam2_jax.model.positions import resize_bicubic
 
 
@@ -22,8 +23,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x.reshape(*lead, height // 2, 2, width // 2, 2, channels).max(axis=(-4, -2))
 
 
-def window_partition(x: jax.Array, window: int) -> jax.Array:
-    """Cut x [B, H, W, C] into [B, N, window, window, C], zeros filling up the last row and column of windows.
+def window_partition(x: jax.Array, window: int, filling: jax.Array | None = None) -> jax.Array:
+    """Cut x [B, H, W, C] into [B, N, window, window, C], filling [C] (zeros) up the last rows and columns.
 
     window 0 means the whole map as one window.
     """
@@ -31,6 +32,9 @@ def window_partition(x: jax.Array, window: int) -> jax.Array:
     if window == 0:
         return x[:, None]
     x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)))
+    if filling is not None and x.shape[1:3] != (height, width):
+        inside = np.pad(np.ones((height, width), bool), ((0, -height % window), (0, -width % window)))
+        x = jnp.where(inside[None, ..., None], x, filling.astype(x.dtype).reshape(1, 1, 1, channels))
     rows, columns = x.shape[1] // window, x.shape[2] // window
     x = x.reshape(batch, rows, window, columns, window, channels).swapaxes(2, 3)
     return x.reshape(batch, rows * columns, window, window, channels)
@@ -52,34 +56,38 @@ class MultiScaleAttention(nn.Module):
 
     features: int
     num_heads: int
+    window: int
     pool_queries: bool
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     kernel_init: Any = nn.initializers.normal(0.02)
 
     @nn.compact
-    def __call__(self, windows: jax.Array) -> jax.Array:
-        """Attend within windows [B, N, h, w, C]; returns [B, N, h', w', features], halved if pooling.
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Attend within windows of x [B, H, W, C]; returns [B, H', W', features], halved if pooling.
 
         Sows the weights [B, N, heads, h' * w', h * w] into collection "attentions".
         """
         dense = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
-        batch, count, height, width, _ = windows.shape
-        qkv = nn.Dense(3 * self.features, name="qkv", **dense)(windows)
-        query, key, value = jnp.split(qkv, 3, axis=-1)
+        project = Dense(3 * self.features, name="qkv", **dense)
+        # A filling token is zero, so its projection is the bias: known without computing it for each.
+        filling = project(jnp.zeros(x.shape[-1:], self.dtype))
+        windows = window_partition(project(x), self.window, filling)
+        query, key, value = jnp.split(windows, 3, axis=-1)
+        height, width = x.shape[1:3]
         if self.pool_queries:
             query = max_pool(query)
-            height, width = query.shape[2:4]
+            height, width = height // 2, width // 2
 
         def heads(x: jax.Array) -> jax.Array:
-            return x.reshape(batch, count, -1, self.num_heads, self.features // self.num_heads)
+            return x.reshape(*x.shape[:2], -1, self.num_heads, self.features // self.num_heads)
 
         wanted = recording(self, "attentions")
         out, weights = attend(heads(query), heads(key), heads(value), return_weights=wanted)
         if wanted:
             self.sow("attentions", "weights", weights)
-        out = out.reshape(batch, count, height, width, self.features)
-        return nn.Dense(self.features, name="proj", **dense)(out)
+        out = window_unpartition(out.reshape(query.shape), height, width)
+        return Dense(self.features, name="proj", **dense)(out)
 
 
 class MultiScaleBlock(nn.Module):
@@ -106,13 +114,12 @@ class MultiScaleBlock(nn.Module):
         y = layer_norm(epsilon, **types, name="layer_norm1")(x)
         if x.shape[-1] != self.features:
             # The shortcut is projected from the normalised input, then pooled.
-            shortcut = nn.Dense(self.features, kernel_init=kernel_init, name="proj", **types)(y)
+            shortcut = Dense(self.features, kernel_init=kernel_init, name="proj", **types)(y)
             if self.pool:
                 shortcut = max_pool(shortcut)
-        y = MultiScaleAttention(
-            self.features, self.num_heads, self.pool, kernel_init=kernel_init, name="attn", **types
-        )(window_partition(y, self.window))
-        x = shortcut + window_unpartition(y, shortcut.shape[1], shortcut.shape[2])
+        x = shortcut + MultiScaleAttention(
+            self.features, self.num_heads, self.window, self.pool, kernel_init=kernel_init, name="attn", **types
+        )(y)
         hidden = int(self.features * self.config.mlp_ratio)
         y = layer_norm(epsilon, **types, name="layer_norm2")(x)
         return x + MLP((hidden, self.features), gelu, kernel_init=kernel_init, name="mlp", **types)(y)
@@ -141,36 +148,41 @@ class PatchEmbedding(nn.Module):
         )(pixel_values)
 
 
-# Strips of windows that a large map is cut into, each small enough for a CPU's second-level cache.
-_STRIPS = 16
-_LARGE_MAP = 128 * 128
+class Run(NamedTuple):
+    """Blocks first ... end - 1, through which windows stay apart: each works within what is left of a tile.
+
+    tile: the side of the first block's windows, 0 for a block of global attention, which runs alone.
+    """
+
+    first: int
+    end: int
+    tile: int
 
 
-def _gains_from_strips(block: MultiScaleBlock, x: jax.Array) -> bool:
-    """Whether a block is to run strip by strip: on a CPU, unrecorded, its windows dividing a large map."""
-    height, width = x.shape[1:3]
-    return (
-        jax.default_backend() == "cpu"
-        and not block.is_initializing()
-        and not recording(block, "attentions")
-        and block.window > 0
-        and height % (block.window * _STRIPS) == 0
-        and width % block.window == 0
-        and height * width >= _LARGE_MAP
-    )
+def windowed_runs(windows: list[int], pools: list[bool]) -> list[Run]:
+    """Cut the blocks, of these windows and with or without pooling, into the longest runs."""
+    runs: list[Run] = []
+    left = 0  # of a tile's side, in the current run
+    for i, (window, pool) in enumerate(zip(windows, pools, strict=True)):
+        if window > 0 and window == left:
+            runs[-1] = runs[-1]._replace(end=i + 1)
+        else:
+            runs.append(Run(i, i + 1, window))
+        left = window // 2 if pool else window
+    return runs
 
 
-def _in_strips(block: MultiScaleBlock, x: jax.Array) -> jax.Array:
-    """Run a windowed block on x [B, H, W, C] strip by strip: the same numbers, out of the cache."""
-    batch, height, width, channels = x.shape
-    strips = x.reshape(batch, _STRIPS, height // _STRIPS, width, channels).swapaxes(0, 1)
-    run = nn.scan(
-        lambda module, _, strip: (None, module(strip)),
-        variable_broadcast="params",
-        split_rngs={"params": False},
-    )
-    out = run(block, None, strips)[1].swapaxes(0, 1)
-    return out.reshape(batch, -1, *out.shape[3:])
+# Tokens that go through a run together on a CPU: their hidden layer fits the second- and third-level cache,
+# and matrix products are still large enough.
+_STRIP_TOKENS = 4096
+
+
+def _strips(tiles: int, tile: int) -> int:
+    """Into how many equal strips to cut a run's tiles, each of about _STRIP_TOKENS tokens."""
+    if platform() != "cpu":
+        return 1
+    most = max(_STRIP_TOKENS // tile**2, 1)
+    return tiles // max(n for n in range(1, most + 1) if tiles % n == 0)
 
 
 class Hiera(nn.Module):
@@ -213,6 +225,7 @@ class Hiera(nn.Module):
                     )
                 )
         self.blocks = blocks
+        self.runs = windowed_runs([block.window for block in blocks], [block.pool for block in blocks])
 
     def positions(self, height: int, width: int) -> jax.Array:
         """Positional embedding of a height x width token grid, float32 [1, height, width, C]."""
@@ -224,13 +237,58 @@ class Hiera(nn.Module):
         """Map pixels [B, H, W, 3] to the last map of each stage, at strides 4, 8, 16 and 32."""
         x = self.patch_embed(pixel_values.astype(self.dtype))
         x = (x + self.positions(x.shape[1], x.shape[2])).astype(self.dtype)
-        hidden_states = [x]
-        stages = []
-        for index, block in enumerate(self.blocks):
-            x = _in_strips(block, x) if _gains_from_strips(block, x) else block(x)
-            hidden_states.append(x)
-            if index in self.config.stage_ends:
-                stages.append(x)
+        hidden_states, stages = [x], []
+        for run in self.runs:
+            for index, x in self._run_tiles(run, x) if self._is_tiled(run, x) else self._run_blocks(run, x):
+                hidden_states.append(x)
+                if index in self.config.stage_ends:
+                    stages.append(x)
         if recording(self, "hidden_states"):
             self.sow("hidden_states", "tokens", tuple(hidden_states))
         return tuple(stages)
+
+    def _run_blocks(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
+        """Put x [B, H, W, C] through the blocks of a run; returns what each of them gives, with its index."""
+        outputs = []
+        for index in range(run.first, run.end):
+            x = self.blocks[index](x)
+            outputs.append((index, x))
+        return outputs
+
+    def _is_tiled(self, run: Run, x: jax.Array) -> bool:
+        """Whether a run is to go tile by tile: unrecorded, its tiles covering the map without filling."""
+        records = self.is_initializing() or any(recording(self, c) for c in ("hidden_states", "attentions"))
+        divides = run.tile > 0 and x.shape[1] % run.tile == 0 and x.shape[2] % run.tile == 0
+        halvings = sum(self.blocks[index].pool for index in range(run.first, run.end))
+        return divides and not records and run.tile % 2**halvings == 0
+
+    def _run_tiles(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
+        """Do as `_run_blocks`, each window a map of its own, on a CPU in strips of windows out of the cache.
+
+        Returns the outputs that are wanted: those at a stage's end and the last.
+        """
+        batch, height, width, _ = x.shape
+        tiles = window_partition(x, run.tile)
+        tiles = tiles.reshape(-1, *tiles.shape[2:])
+        wanted = [i for i in range(run.first, run.end) if i in self.config.stage_ends or i == run.end - 1]
+
+        def run_strip(module: "Hiera", strip: jax.Array) -> tuple[jax.Array, ...]:
+            return tuple(out for index, out in module._run_blocks(run, strip) if index in wanted)
+
+        strips = _strips(len(tiles), run.tile)
+        if strips == 1:
+            outputs = run_strip(self, tiles)
+        else:
+            scan = nn.scan(
+                lambda module, _, strip: (None, run_strip(module, strip)),
+                variable_broadcast="params",
+                split_rngs={"params": False},
+            )
+            outputs = scan(self, None, tiles.reshape(strips, -1, *tiles.shape[1:]))[1]
+
+        def whole(tiles: jax.Array) -> jax.Array:
+            side, channels = tiles.shape[-2:]
+            tiles = tiles.reshape(batch, -1, side, side, channels)
+            return window_unpartition(tiles, height * side // run.tile, width * side // run.tile)
+
+        return [(index, whole(out)) for index, out in zip(wanted, outputs, strict=True)]

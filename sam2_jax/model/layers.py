@@ -1,12 +1,14 @@
-"""Building blocks shared by the whole network: norms, multi-layer perceptrons, attention.
+"""Building blocks shared by the whole network: linear layers, norms, multi-layer perceptrons, attention.
 
 Precision policy: modules compute in `dtype` and hold parameters in `param_dtype`; LayerNorm statistics,
 softmax and positional encodings are always float32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,8 +16,82 @@ import jax.numpy as jnp
 
 gelu = partial(nn.gelu, approximate=False)  # SAM 2 uses the exact (erf) form; Flax defaults to tanh
 
-# Queries per step of full attention. 256 keeps the scores of 4096 keys in a CPU's second-level cache.
-_QUERY_CHUNK = 256
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
+
+
+def platform() -> str:
+    """The platform that programs traced now are for: "cpu", "gpu" or "tpu"."""
+    return _platform.get() or jax.default_backend()
+
+
+@contextmanager
+def compiling_for(name: str) -> Iterator[None]:
+    """Inside, trace programs for another platform than this process runs on: ahead of time, for a TPU say."""
+    token = _platform.set(name)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
+def _dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
+    """Matrix product that a CPU accumulates and returns in float32, its fast path for bfloat16."""
+    wanted = jnp.float32 if platform() == "cpu" else None
+    return jax.lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=wanted, **options)
+
+
+class Dense(nn.Dense):
+    """Linear layer over the last axis; the bias is added before the result is rounded to `dtype`."""
+
+    dot_general: Any = _dot_general
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map inputs [..., C] to [..., features]."""
+        return super().__call__(inputs).astype(self.dtype)
+
+
+class Linear(NamedTuple):
+    """The weights of a linear layer: kernel [C, F], bias [F]."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array, dtype: Any) -> jax.Array:
+        """Map x [..., C] to [..., F] in a computing type."""
+        numbers = (((x.ndim - 1,), (0,)), ((), ()))
+        out = _dot_general(x.astype(dtype), self.kernel.astype(dtype), numbers)
+        return (out + self.bias.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(dtype)
+
+    def then(self, following: "Linear") -> "Linear":
+        """Both layers as one, [C, F] and [F, G] as [C, G]: equal but for rounding, and nothing F wide between."""
+        first, second = (jax.tree.map(lambda x: x.astype(jnp.float32), layer) for layer in (self, following))
+        product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        return Linear(
+            product(first.kernel, second.kernel), product(first.bias, second.kernel) + second.bias
+        )
+
+
+class PointwiseConv(nn.Module):
+    """1x1 convolution: a linear layer over channels whose kernel has the shape of a convolution's."""
+
+    in_features: int
+    features: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = nn.initializers.normal(0.02)
+
+    def setup(self) -> None:
+        shape = (1, 1, self.in_features, self.features)
+        self.kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+
+    def weights(self) -> Linear:
+        """The layer as its weights, to be joined with others."""
+        return Linear(self.kernel[0, 0], self.bias)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [..., in_features] to [..., features]."""
+        return self.weights()(x, self.dtype)
 
 
 def layer_norm(
@@ -42,7 +118,7 @@ class MLP(nn.Module):
         """Map x [..., C] to [..., features[-1]]."""
         names = ["proj_in", *(f"layers_{i}" for i in range(len(self.features) - 2)), "proj_out"]
         for name, width in zip(names, self.features, strict=True):
-            x = nn.Dense(
+            x = Dense(
                 width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init, name=name
             )(x)
             if name != "proj_out":
@@ -55,6 +131,13 @@ def recording(module: nn.Module, collection: str) -> bool:
     return module.is_mutable_collection(collection) and not module.is_initializing()
 
 
+# Queries per step where full attention goes in steps: so few that the scores of 4096 keys stay in a CPU's
+# second-level cache, so many that an accelerator is busy.
+_QUERY_CHUNK = {"cpu": 256, "gpu": 1024, "tpu": 1024}
+# Fewer keys than this, as in all windows, make scores that no loop or special kernel is worth.
+_MANY_KEYS = 1024
+
+
 def attend(
     query: jax.Array,
     key: jax.Array,
@@ -62,24 +145,32 @@ def attend(
     bias: jax.Array | None = None,
     *,
     return_weights: bool = False,
+    implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scaled dot-product attention, softmax in float32: the one entry point for every backend.
 
     query is [B, P, Q, H, D]; key and value are [B, P, K, H, D]; bias, float32, broadcasts to
     [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
+    implementation is one of IMPLEMENTATIONS; None takes the best that the platform and the shapes allow.
     Returns ([B, P, Q, H, D] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
-    queries = query.shape[2]
-    chunked = not return_weights and bias is None and queries > _QUERY_CHUNK and queries % _QUERY_CHUNK == 0
-    # Only long key rows overflow a cache; elsewhere the loop costs more than it saves.
-    if chunked and key.shape[2] > _QUERY_CHUNK:
-        chunks = jnp.moveaxis(
-            query.reshape(*query.shape[:2], queries // _QUERY_CHUNK, _QUERY_CHUNK, *query.shape[3:]), 2, 0
-        )
-        out = jax.lax.map(lambda chunk: _attend(chunk, key, value, None)[0], chunks)
-        return jnp.moveaxis(out, 0, 2).reshape(query.shape), None
-    out, weights, total = _attend(query, key, value, bias)
-    return out, weights / total if return_weights else None
+    chosen = implementation or best_implementation(query, key, plain=return_weights or bias is not None)
+    if chosen == "plain":
+        out, weights, total = _attend(query, key, value, bias)
+        return out, weights / total if return_weights else None
+    return IMPLEMENTATIONS[chosen](query, key, value), None
+
+
+def best_implementation(query: jax.Array, key: jax.Array, *, plain: bool = False) -> str:
+    """Name the implementation for these shapes and types on the platform; plain if nothing else will do."""
+    batch, objects, queries, _, width = query.shape
+    if plain or key.shape[2] < _MANY_KEYS or key.shape[:2] != (batch, objects):
+        return "plain"
+    # cuDNN's conditions. On short key rows XLA's own fusions do better.
+    if platform() == "gpu" and query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128:
+        return "cudnn"
+    chunk = _QUERY_CHUNK.get(platform(), 1024)
+    return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
 
 
 def _attend(
@@ -93,9 +184,54 @@ def _attend(
     scores = jnp.einsum("bpqhd,bpkhd->bphqk", query * scale, key, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    weights = unnormalised_softmax(scores, axis=-1)
     total = weights.sum(axis=-1, keepdims=True)
     out = jnp.einsum(
         "bphqk,bpkhd->bpqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
     return (out / jnp.moveaxis(total, 2, 3)).astype(query.dtype), weights, total
+
+
+def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
+    """Exponentials of scores along an axis, the largest being 1; their sum is left for the caller to divide."""
+    return jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=axis, keepdims=True)))
+
+
+def _attend_chunked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written."""
+    batch, objects, queries, heads, width = query.shape
+    chunk = min(_QUERY_CHUNK.get(platform(), 1024), queries)
+
+    def by_head(x: jax.Array) -> jax.Array:
+        return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, width)
+
+    @jax.checkpoint  # for gradients: the scores are computed again rather than kept
+    def attend_chunk(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        scores = jnp.einsum("qd,kd->qk", query, key, preferred_element_type=jnp.float32)
+        weights = unnormalised_softmax(scores, axis=-1)
+        out = jnp.einsum("qk,kd->qd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+        return (out / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
+
+    def attend_head(one: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        query, key, value = one
+        chunks = query.reshape(-1, chunk, width)
+        return jax.lax.map(lambda chunk: attend_chunk(chunk, key, value), chunks).reshape(-1, width)
+
+    scaled = query * jnp.asarray(width**-0.5, query.dtype)
+    operands = by_head(scaled), by_head(key), by_head(value)
+    all_heads = partial(jax.lax.map, attend_head) if platform() == "cpu" else jax.vmap(attend_head)
+    out = all_heads(operands)
+    return out.reshape(batch, objects, heads, queries, width).swapaxes(2, 3)
+
+
+def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """cuDNN's fused attention: bfloat16, head sizes of up to 128 that 8 divides."""
+    flat = (x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
+    return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(query.shape)
+
+
+def _attend_plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return _attend(query, key, value, None)[0]
+
+
+IMPLEMENTATIONS = {"plain": _attend_plain, "chunked": _attend_chunked, "cudnn": _attend_cudnn}

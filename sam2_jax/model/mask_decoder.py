@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2MaskDecoderConfig
-from sam2_jax.model.layers import MLP, attend, gelu, layer_norm, recording
+from sam2_jax.model.layers import MLP, Linear, PointwiseConv, attend, gelu, layer_norm, recording
 
 # torch's LayerNorm default, which the two-way transformer keeps where the rest of the network has 1e-6.
 _TRANSFORMER_EPSILON = 1e-5
@@ -213,8 +213,8 @@ class MaskDecoder(nn.Module):
             token(self.num_mask_tokens),
         )
         self.transformer = TwoWayTransformer(config, **types)
-        self.conv_s0 = nn.Conv(width // 8, (1, 1), kernel_init=normal, **types)
-        self.conv_s1 = nn.Conv(width // 4, (1, 1), kernel_init=normal, **types)
+        self.conv_s0 = PointwiseConv(width, width // 8, **types)
+        self.conv_s1 = PointwiseConv(width, width // 4, **types)
         self.upscale_conv1 = SubPixelUpsample(width // 4, **types)
         self.upscale_layer_norm = layer_norm(1e-6, **types)
         self.upscale_conv2 = SubPixelUpsample(width // 8, **types)
@@ -225,9 +225,9 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = MLP((*iou_hidden, self.num_mask_tokens), **types)
         self.pred_obj_score_head = MLP((width, width, 1), **types)
 
-    def project_features(self, levels: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        """Narrow pyramid levels at strides 4 and 8 to C / 8 and C / 4 channels."""
-        return self.conv_s0(levels[0]), self.conv_s1(levels[1])
+    def feature_projections(self) -> tuple[Linear, Linear]:
+        """Layers that narrow pyramid levels at strides 4 and 8 to C / 8 and C / 4 channels."""
+        return self.conv_s0.weights(), self.conv_s1.weights()
 
     def __call__(
         self,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2VisionConfig
+from sam2_jax.model.layers import Linear, PointwiseConv
 
 
 def upsample_nearest(x: jax.Array) -> jax.Array:
@@ -22,29 +23,38 @@ class FeaturePyramid(nn.Module):
     param_dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        config = self.config
         self.convs = [
-            nn.Conv(
-                self.config.fpn_hidden_size,
-                (1, 1),
+            PointwiseConv(
+                channels,
+                config.fpn_hidden_size,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
-                kernel_init=nn.initializers.normal(self.config.initializer_range),
+                kernel_init=nn.initializers.normal(config.initializer_range),
             )
-            for _ in self.config.backbone_channel_list
+            for channels in config.backbone_channel_list
         ]
 
-    def __call__(self, stages: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, stages: tuple[jax.Array, ...], narrow: tuple[Linear, ...] = ()
+    ) -> tuple[jax.Array, ...]:
         """Map stage outputs (strides 4 ... 32) to pyramid levels of equal width, in the same order.
 
-        The deepest level only feeds the one above it and is not returned.
+        The deepest level only feeds the one above it and is not returned. narrow holds layers that the
+        finest levels go through last. Such a level is not formed at full width where no other one needs it.
         """
         last = len(stages) - 1
+        top_down = self.config.fpn_top_down_levels
         levels: list[jax.Array] = []
         above: jax.Array | None = None
         for i in range(last, -1, -1):
-            lateral = self.convs[last - i](stages[i])  # parameters are listed from deep to shallow
-            if above is not None and i in self.config.fpn_top_down_levels:
-                lateral = lateral + upsample_nearest(above)
-            above = lateral
-            levels.insert(0, above)
+            lateral = self.convs[last - i]  # parameters are listed from deep to shallow
+            if i < len(narrow) and i not in top_down and i - 1 not in top_down:
+                levels.insert(0, lateral.weights().then(narrow[i])(stages[i], self.dtype))
+                continue
+            level = lateral(stages[i])
+            if above is not None and i in top_down:
+                level = level + upsample_nearest(above)
+            above = level
+            levels.insert(0, narrow[i](level, self.dtype) if i < len(narrow) else level)
         return tuple(levels[: self.config.num_feature_levels])

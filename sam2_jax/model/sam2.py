@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from sam2_jax.config import Sam2Config, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
+from sam2_jax.model.layers import Linear, platform, recording
 from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
 from sam2_jax.model.neck import FeaturePyramid
 from sam2_jax.model.positions import RandomFourierEmbedding, sine_positions
@@ -44,17 +45,35 @@ class VisionEncoder(nn.Module):
         self.backbone = Hiera(self.config.backbone_config, **types)
         self.neck = FeaturePyramid(self.config, **types)
 
-    def __call__(self, pixel_values: jax.Array) -> VisionFeatures:
-        """Map pixels [B, H, W, 3] to features."""
-        stages = self.backbone(pixel_values)
-        levels = self.neck(stages)
+    def __call__(self, pixel_values: jax.Array, narrow: tuple[Linear, ...] = ()) -> VisionFeatures:
+        """Map pixels [B, H, W, 3] to features; narrow holds layers that the finest levels go through last."""
+        last, levels = self._encode_batch(pixel_values, narrow)
         return VisionFeatures(
-            last_hidden_state=stages[-1],
+            last_hidden_state=last,
             levels=levels,
-            positions=tuple(
-                jnp.broadcast_to(sine_positions(*level.shape[1:]), level.shape) for level in levels
-            ),
+            positions=tuple(self._positions(*level.shape[:3]) for level in levels),
         )
+
+    def _positions(self, batch: int, height: int, width: int) -> jax.Array:
+        features = self.config.fpn_hidden_size
+        return jnp.broadcast_to(sine_positions(height, width, features), (batch, height, width, features))
+
+    def _encode(self, pixel_values: jax.Array, narrow: tuple[Linear, ...]) -> tuple[jax.Array, Any]:
+        """Return the backbone's last map and the pyramid levels."""
+        stages = self.backbone(pixel_values)
+        return stages[-1], self.neck(stages, narrow)
+
+    def _encode_batch(self, pixel_values: jax.Array, narrow: tuple[Linear, ...]) -> tuple[jax.Array, Any]:
+        """Encode images, on a CPU one after the other: the maps of a single one are all that its cache holds."""
+        records = any(recording(self, name) for name in ("hidden_states", "attentions"))
+        if platform() != "cpu" or len(pixel_values) == 1 or records or self.is_initializing():
+            return self._encode(pixel_values, narrow)
+        one_by_one = nn.scan(
+            lambda module, _, pixels: (None, module._encode(pixels, narrow)),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+        )
+        return jax.tree.map(lambda x: x[:, 0], one_by_one(self, None, pixel_values[:, None])[1])
 
 
 class Sam2(nn.Module):
@@ -90,9 +109,7 @@ class Sam2(nn.Module):
 
         The coarsest level is as the pyramid gives it, without the embedding that says: no memory.
         """
-        features = self.vision_encoder(pixel_values)
-        fine, middle = self.mask_decoder.project_features(features.levels)
-        return features._replace(levels=(fine, middle, features.levels[2]))
+        return self.vision_encoder(pixel_values, self.mask_decoder.feature_projections())
 
     def image_positions(self) -> jax.Array:
         """Positions of the coarsest embedding's cells, float32 [1, h, w, C], at the configured image size."""
