@@ -71,6 +71,24 @@ class Linear(NamedTuple):
         )
 
 
+class LinearWeights(nn.Module):
+    """A linear layer given as its weights, for callers that join them with others."""
+
+    in_features: int
+    features: int
+    param_dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self) -> Linear:
+        """Return kernel [in_features, features] and bias [features]."""
+        shape = (self.in_features, self.features)
+        return Linear(
+            self.param("kernel", self.kernel_init, shape, self.param_dtype),
+            self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype),
+        )
+
+
 class PointwiseConv(nn.Module):
     """1x1 convolution: a linear layer over channels whose kernel has the shape of a convolution's."""
 

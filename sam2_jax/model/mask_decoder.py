@@ -4,6 +4,7 @@ Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A; Ravi et al. 2024 (a
 on the mask decoder; transformers Sam2MaskDecoder.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,154 +12,41 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2MaskDecoderConfig
-from sam2_jax.model.layers import MLP, Linear, PointwiseConv, attend, gelu, layer_norm, recording
+from sam2_jax.model.layers import MLP, Linear, PointwiseConv, gelu, layer_norm, platform, recording
+from sam2_jax.model.two_way_transformer import ImageProjections, TwoWayTransformer
 
-# torch's LayerNorm default, which the two-way transformer keeps where the rest of the network has 1e-6.
-_TRANSFORMER_EPSILON = 1e-5
+def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Lay out x [B, f height, f width, C] by coarse positions: [B, height * width, f * f, C], as upsampling does.
 
-
-class Attention(nn.Module):
-    """Multi-head attention whose inner width may be smaller than the tokens'. Source: Sam2Attention."""
-
-    num_heads: int
-    inner_dim: int
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
-    ) -> jax.Array:
-        """Attend query [B, P, Q, C] to key and value [B, P, K, C]; returns [B, P, Q, C].
-
-        bias, float32, is added to the scores [B, P, heads, Q, K]. Sows the weights into "attentions".
-        """
-        dense = {
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-            "kernel_init": nn.initializers.normal(0.02),
-        }
-
-        def project(x: jax.Array, name: str) -> jax.Array:
-            x = nn.Dense(self.inner_dim, name=name, **dense)(x)
-            return x.reshape(*x.shape[:3], self.num_heads, self.inner_dim // self.num_heads)
-
-        wanted = recording(self, "attentions")
-        out, weights = attend(
-            project(query, "q_proj"),
-            project(key, "k_proj"),
-            project(value, "v_proj"),
-            bias,
-            return_weights=wanted,
-        )
-        if wanted:
-            self.sow("attentions", "weights", weights)
-        out = out.reshape(*out.shape[:3], self.inner_dim)
-        return nn.Dense(query.shape[-1], name="o_proj", **dense)(out)
-
-
-class TwoWayAttentionBlock(nn.Module):
-    """Tokens attend to themselves, to the image, pass an MLP; then the image attends to the tokens.
-
-    Source: Sam2TwoWayAttentionBlock. In the first layer self-attention has neither positions nor residual.
+    Each doubling adds its own two rows and columns, so those of f = 4 are in the order y1 x1 y2 x2.
     """
-
-    config: Sam2MaskDecoderConfig
-    is_first: bool
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        config = self.config
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        heads, width = config.num_attention_heads, config.hidden_size
-        inner = width // config.attention_downsample_rate
-        self.self_attn = Attention(heads, width, **types)
-        self.cross_attn_token_to_image = Attention(heads, inner, **types)
-        self.cross_attn_image_to_token = Attention(heads, inner, **types)
-        self.layer_norm1 = layer_norm(_TRANSFORMER_EPSILON, **types)
-        self.layer_norm2 = layer_norm(_TRANSFORMER_EPSILON, **types)
-        self.layer_norm3 = layer_norm(_TRANSFORMER_EPSILON, **types)
-        self.layer_norm4 = layer_norm(_TRANSFORMER_EPSILON, **types)
-        # The reference ties the depth of this MLP to the number of transformer layers.
-        hidden = (config.mlp_dim,) * (config.num_hidden_layers - 1)
-        self.mlp = MLP((*hidden, width), nn.relu, **types)
-
-    def __call__(
-        self,
-        tokens: jax.Array,
-        image: jax.Array,
-        token_positions: jax.Array,
-        image_positions: jax.Array,
-        token_bias: jax.Array | None,
-        similarity: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Update tokens [B, P, T, C] and image [B, P or 1, K, C], returned as [B, P, K, C].
-
-        token_bias hides padding tokens as keys; similarity is added to the scores over the image.
-        """
-        if self.is_first:
-            tokens = self.self_attn(tokens, tokens, tokens, token_bias)
-        else:
-            placed = tokens + token_positions
-            tokens = tokens + self.self_attn(placed, placed, tokens, token_bias)
-        tokens = self.layer_norm1(tokens)
-        placed_image = image + image_positions
-        tokens = tokens + self.cross_attn_token_to_image(
-            tokens + token_positions, placed_image, image, similarity
-        )
-        tokens = self.layer_norm2(tokens)
-        tokens = self.layer_norm3(tokens + self.mlp(tokens))
-        image = image + self.cross_attn_image_to_token(
-            placed_image, tokens + token_positions, tokens, token_bias
-        )
-        return tokens, self.layer_norm4(image)
+    batch, channels = x.shape[0], x.shape[-1]
+    if x.shape[1] == height:
+        return x.reshape(batch, height * width, 1, channels)
+    # The last doubling is the innermost: split it off and lay out the map of what is left.
+    x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, x.shape[1], x.shape[3], 4 * channels)
+    return to_sub_pixels(x, height, width).reshape(batch, height * width, -1, channels)
 
 
-class TwoWayTransformer(nn.Module):
-    """The blocks, and a last attention from tokens to image. Source: Sam2TwoWayTransformer."""
-
-    config: Sam2MaskDecoderConfig
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        config = self.config
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.layers = [
-            TwoWayAttentionBlock(config, is_first=i == 0, **types) for i in range(config.num_hidden_layers)
-        ]
-        inner = config.hidden_size // config.attention_downsample_rate
-        self.final_attn_token_to_image = Attention(config.num_attention_heads, inner, **types)
-        self.layer_norm_final_attn = layer_norm(_TRANSFORMER_EPSILON, **types)
-
-    def __call__(
-        self,
-        tokens: jax.Array,
-        image: jax.Array,
-        image_positions: jax.Array,
-        token_bias: jax.Array | None = None,
-        similarity: jax.Array | None = None,
-        target: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Run tokens [B, P, T, C] against image [B, P or 1, K, C]; returns both, updated.
-
-        similarity and target are PerSAM's attention_similarity and target_embedding (arXiv:2305.03048).
-        """
-        positions = tokens
-        for layer in self.layers:
-            if target is not None:
-                tokens = tokens + target
-                if layer.is_first:
-                    # PerSAM adds in place to a tensor that is also the positions; results rest on it.
-                    positions = tokens
-            tokens, image = layer(tokens, image, positions, image_positions, token_bias, similarity)
-        attended = self.final_attn_token_to_image(tokens + positions, image + image_positions, image)
-        return self.layer_norm_final_attn(tokens + attended), image
+def from_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Undo `to_sub_pixels`: [N, height * width, f * f, C] to [N, f height, f width, C]."""
+    count, factor, channels = x.shape[0], x.shape[2], x.shape[-1]
+    x = x.reshape(count, height, width, factor, channels)
+    while factor > 1:
+        factor //= 4
+        height, width = 2 * height, 2 * width
+        x = x.reshape(count, height // 2, width // 2, 2, 2, factor * channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(count, height, width, factor, channels)
+    return x.reshape(count, height, width, channels)
 
 
 class SubPixelUpsample(nn.Module):
-    """Transposed convolution, kernel 2, stride 2: every position becomes 2x2, with no overlap."""
+    """Transposed convolution, kernel 2, stride 2: every position becomes 2x2, with no overlap.
+
+    The four are kept side by side at their coarse position, where what follows position by position, and
+    another such convolution, take them as they are; only the last result is rearranged.
+    """
 
     features: int
     dtype: Any = jnp.float32
@@ -166,14 +54,13 @@ class SubPixelUpsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x [N, H, W, C] to [N, 2H, 2W, features]."""
-        kernel_shape = (2, 2, x.shape[-1], self.features)
+        """Map x [N, K, S, C] to [N, K, 4 S, features], the four of each position in the order y, x."""
+        channels = x.shape[-1]
+        kernel_shape = (2, 2, channels, self.features)
         kernel = self.param("kernel", nn.initializers.normal(0.02), kernel_shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        batch, height, width, _ = x.shape
-        out = jnp.einsum("nhwc,yxcf->nhywxf", x.astype(self.dtype), kernel.astype(self.dtype))
-        out = out.reshape(batch, 2 * height, 2 * width, self.features)
-        return out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        flat = Linear(kernel.transpose(2, 0, 1, 3).reshape(channels, -1), jnp.tile(bias, 4))
+        return flat(x, self.dtype).reshape(*x.shape[:2], -1, self.features)
 
 
 class MaskPrediction(NamedTuple):
@@ -188,6 +75,20 @@ class MaskPrediction(NamedTuple):
     iou_scores: jax.Array
     tokens: jax.Array
     object_score_logits: jax.Array
+
+
+class Objects(NamedTuple):
+    """What the decoder is given for P objects, or with P = 1 for all of them at once."""
+
+    tokens: jax.Array
+    image: jax.Array
+    bias: jax.Array | None
+    similarity: jax.Array | None
+    target: jax.Array | None
+
+
+# From this many objects on, projecting their image once costs less than absorbing projections for each.
+_SHARING_PAYS = 4
 
 
 class MaskDecoder(nn.Module):
@@ -264,41 +165,84 @@ class MaskDecoder(nn.Module):
         positions = image_positions.reshape(1, 1, height * width, channels).astype(self.dtype)
         if target_embedding is not None:
             target_embedding = target_embedding.astype(self.dtype)
-        tokens, image = self.transformer(
-            tokens, image, positions, token_bias, attention_similarity, target_embedding
-        )
+        fine, middle = (to_sub_pixels(skip, height, width)[:, None] for skip in (fine, middle))
+        run = partial(MaskDecoder._decode, fine=fine, middle=middle, grid_size=(height, width))
+        shared = None
+        if image.shape[1] == 1 and objects >= _SHARING_PAYS:
+            shared = self.transformer.share_image(image, positions)
+        inputs = Objects(tokens, image, token_bias, attention_similarity, target_embedding)
+        if platform() != "cpu" or objects == 1 or self._records():
+            return run(self, inputs, positions, shared)
+        return self._one_by_one(run, inputs, positions, shared)
 
-        mask_tokens = tokens[:, :, 2:count]
-        pixels = self._upscale(image.reshape(batch, objects, height, width, channels), fine, middle)
+    def _records(self) -> bool:
+        """Whether intermediate results are wanted, or parameters are made: then all goes in one piece."""
+        collections = ("attentions", "intermediates")
+        return self.is_initializing() or any(recording(self, name) for name in collections)
+
+    def _one_by_one(self, run: Any, inputs: Objects, positions: jax.Array, shared: Any) -> MaskPrediction:
+        """Decode one object after the other: what a single one writes stays in a CPU's cache."""
+        objects = inputs.tokens.shape[1]
+        # What all objects share, of axis 1 = 1, is not taken apart.
+        is_own = Objects(*(x is not None and x.shape[1] == objects for x in inputs))
+        own = Objects(*(jnp.moveaxis(x, 1, 0)[:, :, None] if o else None for x, o in zip(inputs, is_own, strict=True)))
+
+        def step(module: "MaskDecoder", _: None, one: Objects) -> tuple[None, MaskPrediction]:
+            both = zip(one, inputs, is_own, strict=True)
+            return None, run(module, Objects(*(x if o else y for x, y, o in both)), positions, shared)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        return jax.tree.map(lambda x: jnp.moveaxis(x[:, :, 0], 0, 1), scan(self, None, own)[1])
+
+    def _decode(
+        self,
+        inputs: Objects,
+        positions: jax.Array,
+        shared: ImageProjections | None,
+        *,
+        fine: jax.Array,
+        middle: jax.Array,
+        grid_size: tuple[int, int],
+    ) -> MaskPrediction:
+        """Predict masks of objects on images [B, P or 1, K, C] at positions [1, 1, K, C].
+
+        fine and middle: the skips [B, 1, K, 16, C / 8] and [B, 1, K, 4, C / 4].
+        """
+        batch, objects = inputs.tokens.shape[:2]
+        tokens, image = self.transformer(
+            inputs.tokens, inputs.image, positions, inputs.bias, inputs.similarity, inputs.target, shared
+        )
+        last = 2 + self.num_mask_tokens
+        mask_tokens = tokens[:, :, 2:last]
         hyper = jnp.stack(
             [mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2
         )
+        pixels = self._upscale(image, fine, middle)
         # Logits are compared with thresholds: no TF32 or bfloat16 passes here, where they cost little.
         masks = jnp.einsum(
-            "bpmc,bphwc->bpmhw",
+            "bpmc,bpksc->bpmks",
             hyper,
             pixels,
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
+        masks = from_sub_pixels(masks.reshape(-1, *masks.shape[3:], 1), *grid_size)
         return MaskPrediction(
-            masks=masks,
+            masks=masks.reshape(batch, objects, self.num_mask_tokens, *masks.shape[1:3]),
             iou_scores=nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32)),
             tokens=mask_tokens,
             object_score_logits=self.pred_obj_score_head(tokens[:, :, 0]).astype(jnp.float32),
         )
 
     def _upscale(self, image: jax.Array, fine: jax.Array, middle: jax.Array) -> jax.Array:
-        """Upscale image [B, P, h, w, C] fourfold to [B, P, 4h, 4w, C / 8], adding the finer features."""
-        batch, objects = image.shape[:2]
+        """Upscale image [B, P, K, C] fourfold to sub-pixels [B, P, K, 16, C / 8], adding the finer features."""
 
         def add(x: jax.Array, skip: jax.Array) -> jax.Array:
-            x = x.reshape(batch, objects, *x.shape[1:]) + skip[:, None].astype(self.dtype)
-            return x.reshape(batch * objects, *x.shape[2:])
+            return x.reshape(*image.shape[:3], *x.shape[2:]) + skip.astype(self.dtype)
 
-        x = add(self.upscale_conv1(image.reshape(batch * objects, *image.shape[2:])), middle)
-        x = add(self.upscale_conv2(gelu(self.upscale_layer_norm(x))), fine)
-        return gelu(x).reshape(batch, objects, *x.shape[1:])
+        x = add(self.upscale_conv1(image.reshape(-1, image.shape[2], 1, image.shape[3])), middle)
+        x = gelu(self.upscale_layer_norm(x))
+        return gelu(add(self.upscale_conv2(x.reshape(-1, *x.shape[2:])), fine))
 
     def select(self, prediction: MaskPrediction, multimask_output: bool) -> MaskPrediction:
         """Keep the multimask outputs, or one mask per object.
