@@ -67,6 +67,8 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         if padding not in PADDING_MODES:
             raise ValueError(f"padding must be one of {PADDING_MODES}; got {padding!r}")
         self.padding = padding
+        # The Fourier matrix, and the image-wide positions made of it.
+        self._positions: tuple[jax.Array, jax.Array] | None = None
         super().__init__(config, params, dtype=dtype, param_dtype=param_dtype, seed=seed)
 
     @cached_property
@@ -123,8 +125,14 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         return None if input_points is None and input_boxes is None else sparse, dense
 
     def get_image_wide_positional_embeddings(self) -> jax.Array:
-        """Positions of the cells of the coarsest image embedding, float32 [1, h, w, C]."""
-        return self._run("image_positions")[0]
+        """Positions of the cells of the coarsest image embedding, float32 [1, h, w, C].
+
+        Computed once for the weights that the model holds.
+        """
+        frequencies = self.params["shared_image_embedding"]["positional_embedding"]
+        if self._positions is None or self._positions[0] is not frequencies:
+            self._positions = frequencies, self._run("image_positions")[0]
+        return self._positions[1]
 
     def predictor(
         self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any
@@ -265,6 +273,7 @@ class Sam2Model(PretrainedModel[Sam2Config]):
             points,
             labels,
             *(fill(x) for x in (masks, bias, target)),
+            self.get_image_wide_positional_embeddings(),
             record=record,
             multimask_output=multimask_output,
             mask_padding=self.padding == "masked",

@@ -118,7 +118,13 @@ class MultiScaleBlock(nn.Module):
             if self.pool:
                 shortcut = max_pool(shortcut)
         x = shortcut + MultiScaleAttention(
-            self.features, self.num_heads, self.window, self.pool, kernel_init=kernel_init, name="attn", **types
+            self.features,
+            self.num_heads,
+            self.window,
+            self.pool,
+            kernel_init=kernel_init,
+            name="attn",
+            **types,
         )(y)
         hidden = int(self.features * self.config.mlp_ratio)
         y = layer_norm(epsilon, **types, name="layer_norm2")(x)

@@ -12,8 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2MaskDecoderConfig
-from sam2_jax.model.layers import MLP, Linear, PointwiseConv, gelu, layer_norm, platform, recording
-from sam2_jax.model.two_way_transformer import ImageProjections, TwoWayTransformer
+from sam2_jax.model.layers import (
+    MLP,
+    Linear,
+    PointwiseConv,
+    gelu,
+    layer_norm,
+    one_by_one,
+    platform,
+    recording,
+)
+from sam2_jax.model.two_way_transformer import TwoWayTransformer
+
 
 def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
     """Lay out x [B, f height, f width, C] by coarse positions: [B, height * width, f * f, C], as upsampling does.
@@ -78,13 +88,21 @@ class MaskPrediction(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """What the decoder is given for P objects, or with P = 1 for all of them at once."""
+    """What the decoder runs on: B images with P objects each, P = 1 where all objects of an image share it.
+
+    tokens [B, P, T, C]; image [B, P, K, C]; bias, similarity and target as `TwoWayTransformer` has them;
+    shared: what its `share_image` gives, [B, 1, K, ...]; fine and middle: the skips as sub-pixels,
+    [B, 1, K, 16, C / 8] and [B, 1, K, 4, C / 4].
+    """
 
     tokens: jax.Array
     image: jax.Array
     bias: jax.Array | None
     similarity: jax.Array | None
     target: jax.Array | None
+    shared: tuple[jax.Array, ...] | None
+    fine: jax.Array
+    middle: jax.Array
 
 
 # From this many objects on, projecting their image once costs less than absorbing projections for each.
@@ -166,69 +184,56 @@ class MaskDecoder(nn.Module):
         if target_embedding is not None:
             target_embedding = target_embedding.astype(self.dtype)
         fine, middle = (to_sub_pixels(skip, height, width)[:, None] for skip in (fine, middle))
-        run = partial(MaskDecoder._decode, fine=fine, middle=middle, grid_size=(height, width))
         shared = None
         if image.shape[1] == 1 and objects >= _SHARING_PAYS:
             shared = self.transformer.share_image(image, positions)
-        inputs = Objects(tokens, image, token_bias, attention_similarity, target_embedding)
-        if platform() != "cpu" or objects == 1 or self._records():
-            return run(self, inputs, positions, shared)
-        return self._one_by_one(run, inputs, positions, shared)
+        inputs = Objects(
+            tokens, image, token_bias, attention_similarity, target_embedding, shared, fine, middle
+        )
+        decode = partial(MaskDecoder._decode, positions=positions, grid_size=(height, width))
+        if platform() != "cpu" or self._records():
+            return decode(self, inputs)
+
+        def decode_image(module: MaskDecoder, inputs: Objects) -> MaskPrediction:
+            return decode(module, inputs) if objects == 1 else one_by_one(module, decode, inputs, 1, objects)
+
+        return decode_image(self, inputs) if batch == 1 else one_by_one(self, decode_image, inputs, 0, batch)
 
     def _records(self) -> bool:
         """Whether intermediate results are wanted, or parameters are made: then all goes in one piece."""
         collections = ("attentions", "intermediates")
         return self.is_initializing() or any(recording(self, name) for name in collections)
 
-    def _one_by_one(self, run: Any, inputs: Objects, positions: jax.Array, shared: Any) -> MaskPrediction:
-        """Decode one object after the other: what a single one writes stays in a CPU's cache."""
-        objects = inputs.tokens.shape[1]
-        # What all objects share, of axis 1 = 1, is not taken apart.
-        is_own = Objects(*(x is not None and x.shape[1] == objects for x in inputs))
-        own = Objects(*(jnp.moveaxis(x, 1, 0)[:, :, None] if o else None for x, o in zip(inputs, is_own, strict=True)))
-
-        def step(module: "MaskDecoder", _: None, one: Objects) -> tuple[None, MaskPrediction]:
-            both = zip(one, inputs, is_own, strict=True)
-            return None, run(module, Objects(*(x if o else y for x, y, o in both)), positions, shared)
-
-        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        return jax.tree.map(lambda x: jnp.moveaxis(x[:, :, 0], 0, 1), scan(self, None, own)[1])
-
-    def _decode(
-        self,
-        inputs: Objects,
-        positions: jax.Array,
-        shared: ImageProjections | None,
-        *,
-        fine: jax.Array,
-        middle: jax.Array,
-        grid_size: tuple[int, int],
-    ) -> MaskPrediction:
-        """Predict masks of objects on images [B, P or 1, K, C] at positions [1, 1, K, C].
-
-        fine and middle: the skips [B, 1, K, 16, C / 8] and [B, 1, K, 4, C / 4].
-        """
+    def _decode(self, inputs: Objects, positions: jax.Array, grid_size: tuple[int, int]) -> MaskPrediction:
+        """Predict masks of objects on images whose K = h * w positions are [1, 1, K, C]."""
         batch, objects = inputs.tokens.shape[:2]
         tokens, image = self.transformer(
-            inputs.tokens, inputs.image, positions, inputs.bias, inputs.similarity, inputs.target, shared
+            inputs.tokens,
+            inputs.image,
+            positions,
+            inputs.bias,
+            inputs.similarity,
+            inputs.target,
+            inputs.shared,
         )
         last = 2 + self.num_mask_tokens
         mask_tokens = tokens[:, :, 2:last]
         hyper = jnp.stack(
             [mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2
         )
-        pixels = self._upscale(image, fine, middle)
+        pixels = self._upscale(image, inputs.fine, inputs.middle)
         # Logits are compared with thresholds: no TF32 or bfloat16 passes here, where they cost little.
         masks = jnp.einsum(
-            "bpmc,bpksc->bpmks",
-            hyper,
+            "bpksc,bpmc->bpksm",
             pixels,
+            hyper,
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
-        masks = from_sub_pixels(masks.reshape(-1, *masks.shape[3:], 1), *grid_size)
+        masks = from_sub_pixels(masks.reshape(batch * objects, *masks.shape[2:]), *grid_size)
+        masks = jnp.moveaxis(masks, -1, 1)
         return MaskPrediction(
-            masks=masks.reshape(batch, objects, self.num_mask_tokens, *masks.shape[1:3]),
+            masks=masks.reshape(batch, objects, *masks.shape[1:]),
             iou_scores=nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32)),
             tokens=mask_tokens,
             object_score_logits=self.pred_obj_score_head(tokens[:, :, 0]).astype(jnp.float32),

@@ -3,6 +3,7 @@
 Source: Ravi et al. 2024, SAM 2: Segment Anything in Images and Videos (arXiv:2408.00714); Sam2Model.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from sam2_jax.config import Sam2Config, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
-from sam2_jax.model.layers import Linear, platform, recording
+from sam2_jax.model.layers import Linear, one_by_one, platform, recording
 from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
 from sam2_jax.model.neck import FeaturePyramid
 from sam2_jax.model.positions import RandomFourierEmbedding, sine_positions
@@ -68,12 +69,8 @@ class VisionEncoder(nn.Module):
         records = any(recording(self, name) for name in ("hidden_states", "attentions"))
         if platform() != "cpu" or len(pixel_values) == 1 or records or self.is_initializing():
             return self._encode(pixel_values, narrow)
-        one_by_one = nn.scan(
-            lambda module, _, pixels: (None, module._encode(pixels, narrow)),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        return jax.tree.map(lambda x: x[:, 0], one_by_one(self, None, pixel_values[:, None])[1])
+        encode = partial(VisionEncoder._encode, narrow=narrow)
+        return one_by_one(self, encode, pixel_values, 0, len(pixel_values))
 
 
 class Sam2(nn.Module):
@@ -146,21 +143,25 @@ class Sam2(nn.Module):
         masks: jax.Array | None = None,
         attention_similarity: jax.Array | None = None,
         target_embedding: jax.Array | None = None,
+        image_positions: jax.Array | None = None,
         *,
         multimask_output: bool = True,
         mask_padding: bool = True,
     ) -> MaskPrediction:
         """Predict masks for prompts on encoded images.
 
+        image_positions are what `image_positions` returns, a constant of the weights; computed if not given.
         mask_padding=False lets padding take part in attention, as transformers does. The other arguments are
         those of `encode_image`, `encode_prompts` and `MaskDecoder`.
         """
         height, width = image_embeddings[2].shape[1:3]
         grid_size = height, width
+        if image_positions is None:
+            image_positions = self.shared_image_embedding.grid(*grid_size)
         sparse, token_mask, dense = self.encode_prompts(points, labels, masks, grid_size)
         prediction = self.mask_decoder(
             image_embeddings,
-            self.shared_image_embedding.grid(*grid_size),
+            image_positions,
             sparse,
             dense,
             token_mask if mask_padding else None,

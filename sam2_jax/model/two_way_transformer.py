@@ -17,6 +17,7 @@ the kernel that is left is the identity.
 Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A; transformers Sam2TwoWayTransformer.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -56,7 +57,9 @@ class SelfAttention(nn.Module):
         init = nn.initializers.normal(0.02)
 
         def project(x: jax.Array, name: str) -> jax.Array:
-            return Dense(width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init, name=name)(x)
+            return Dense(width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init, name=name)(
+                x
+            )
 
         def heads(x: jax.Array, name: str) -> jax.Array:
             return project(x, name).reshape(*x.shape[:3], self.num_heads, width // self.num_heads)
@@ -81,18 +84,23 @@ class Projection(NamedTuple):
     kernel: jax.Array
     bias: jax.Array
 
-    def carried_out(self) -> "Projection":
-        """Multiply now, for many prompts to share; what is left to do is the identity."""
-        channels, heads, width = self.kernel.shape
-        flat = Linear(self.kernel.reshape(channels, -1), self.bias.reshape(-1))
-        identity = jnp.eye(heads * width, dtype=self.kernel.dtype).reshape(-1, heads, width)
-        return Projection(flat(self.x, self.x.dtype), identity, jnp.zeros_like(self.bias))
+    def carried_out(self) -> jax.Array:
+        """Multiply now, for many prompts to share: [B, P or 1, K, H * D]."""
+        flat = Linear(self.kernel.reshape(self.kernel.shape[0], -1), self.bias.reshape(-1))
+        return flat(self.x, self.x.dtype)
+
+    @classmethod
+    def of_carried_out(cls, x: jax.Array, heads: int) -> "Projection":
+        """What is left to do with x [B, P or 1, K, H * D], carried out: the identity."""
+        width = x.shape[-1]
+        kernel = jnp.eye(width, dtype=x.dtype).reshape(width, heads, -1)
+        return cls(x, kernel, jnp.zeros(kernel.shape[1:], x.dtype))
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention between tokens and image, narrower than both. Source: Sam2Attention.
+    """What both directions of attention between tokens and image have in common. Source: Sam2Attention.
 
-    Both directions sow their weights [B, P, heads, Q, K] into "attentions".
+    Narrower inside than outside. Both sow their weights [B, P, heads, Q, K] into "attentions".
     """
 
     num_heads: int
@@ -123,7 +131,11 @@ class CrossAttention(nn.Module):
         if recording(self, "attentions"):
             self.sow("attentions", "weights", weights)
 
-    def token_to_image(
+
+class TokenToImageAttention(CrossAttention):
+    """Tokens attend to the image."""
+
+    def __call__(
         self, tokens: jax.Array, keys: Projection, values: Projection, bias: jax.Array | None = None
     ) -> jax.Array:
         """Attend tokens [B, P, T, C] to the image; bias, float32, is added to the scores. Returns [B, P, T, C]."""
@@ -137,11 +149,20 @@ class CrossAttention(nn.Module):
         total = weights.sum(axis=-1, keepdims=True)
         self._record(weights / total)
         mixed = _product("bphtk,bpkc->bphtc", weights.astype(self.dtype), values.x) / total
-        out = _product("bphtc,chd->bpthd", mixed.astype(self.dtype), values.kernel)
+        out = jnp.einsum(
+            "bphtc,chd->bpthd",
+            mixed.astype(self.dtype),
+            values.kernel,
+            preferred_element_type=jnp.float32,
+        )
         out = out + values.bias.reshape(1, 1, 1, *values.bias.shape)
         return self.o_proj()(out.reshape(*tokens.shape[:3], self.inner_dim), self.dtype)
 
-    def image_to_token(
+
+class ImageToTokenAttention(CrossAttention):
+    """The image attends to tokens."""
+
+    def __call__(
         self, queries: Projection, keys: jax.Array, values: jax.Array, bias: jax.Array | None = None
     ) -> jax.Array:
         """Attend the image to tokens [B, P, T, C]; bias, float32, broadcasts to [B, P, H, K, T].
@@ -151,7 +172,9 @@ class CrossAttention(nn.Module):
         key, value = self._heads("k_proj", keys), self._heads("v_proj", values)
         key = key * jnp.asarray(key.shape[-1] ** -0.5, key.dtype)
         absorbed = jnp.einsum("bpthd,chd->bphtc", key, queries.kernel)
-        constant = _product("bpthd,hd->bpht", key, queries.bias)[:, :, None]
+        constant = jnp.einsum("bpthd,hd->bpht", key, queries.bias, preferred_element_type=jnp.float32)[
+            :, :, None
+        ]
         scores = _product("bpkc,bphtc->bpkht", queries.x, absorbed) + constant
         if bias is not None:
             scores = scores + bias.swapaxes(2, 3)
@@ -166,8 +189,12 @@ class CrossAttention(nn.Module):
 
 
 def _product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Sum of products, accumulated and returned in float32."""
-    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32)
+    """Sum of products over letters of axes, b and p first; accumulated and returned in float32."""
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if a.shape[:2] == b.shape[:2] == (1, 1):
+        # As one plain product: XLA would transpose what is long for a batch of products, even of one.
+        return product(letters.replace("bp", ""), a[0, 0], b[0, 0])[None, None]
+    return product(letters, a, b)
 
 
 class ImageProjections(NamedTuple):
@@ -195,8 +222,8 @@ class TwoWayAttentionBlock(nn.Module):
         heads, width = config.num_attention_heads, config.hidden_size
         inner = width // config.attention_downsample_rate
         self.self_attn = SelfAttention(heads, **types)
-        self.cross_attn_token_to_image = CrossAttention(heads, width, inner, **types)
-        self.cross_attn_image_to_token = CrossAttention(heads, width, inner, **types)
+        self.cross_attn_token_to_image = TokenToImageAttention(heads, width, inner, **types)
+        self.cross_attn_image_to_token = ImageToTokenAttention(heads, width, inner, **types)
         self.layer_norm1 = layer_norm(_EPSILON, **types)
         self.layer_norm2 = layer_norm(_EPSILON, **types)
         self.layer_norm3 = layer_norm(_EPSILON, **types)
@@ -233,12 +260,12 @@ class TwoWayAttentionBlock(nn.Module):
         else:
             tokens = tokens + self.self_attn(tokens + token_positions, tokens, token_bias)
         tokens = self.layer_norm1(tokens)
-        tokens = tokens + self.cross_attn_token_to_image.token_to_image(
+        tokens = tokens + self.cross_attn_token_to_image(
             tokens + token_positions, projections.keys, projections.values, similarity
         )
         tokens = self.layer_norm2(tokens)
         tokens = self.layer_norm3(tokens + self.mlp(tokens))
-        image = image + self.cross_attn_image_to_token.image_to_token(
+        image = image + self.cross_attn_image_to_token(
             projections.queries, tokens + token_positions, tokens, token_bias
         )
         return tokens, self.layer_norm4(image)
@@ -258,15 +285,15 @@ class TwoWayTransformer(nn.Module):
             TwoWayAttentionBlock(config, is_first=i == 0, **types) for i in range(config.num_hidden_layers)
         ]
         inner = config.hidden_size // config.attention_downsample_rate
-        self.final_attn_token_to_image = CrossAttention(
+        self.final_attn_token_to_image = TokenToImageAttention(
             config.num_attention_heads, config.hidden_size, inner, **types
         )
         self.layer_norm_final_attn = layer_norm(_EPSILON, **types)
 
-    def share_image(self, image: jax.Array, positions: jax.Array) -> ImageProjections:
+    def share_image(self, image: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
         """Carry out the first layer's projections of an image [B, 1, K, C], for all of its prompts."""
         projections = self.layers[0].project_image(image, positions)
-        return ImageProjections(*(projection.carried_out() for projection in projections))
+        return tuple(projection.carried_out() for projection in projections)
 
     def __call__(
         self,
@@ -276,7 +303,7 @@ class TwoWayTransformer(nn.Module):
         token_bias: jax.Array | None = None,
         similarity: jax.Array | None = None,
         target: jax.Array | None = None,
-        shared: ImageProjections | None = None,
+        shared: tuple[jax.Array, ...] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Run tokens [B, P, T, C] against image [B, P or 1, K, C]; returns both, updated.
 
@@ -293,10 +320,11 @@ class TwoWayTransformer(nn.Module):
             if shared is None or not layer.is_first:
                 projections = layer.project_image(image, image_positions)
             else:
-                projections = shared
+                heads = self.config.num_attention_heads
+                projections = ImageProjections(*(Projection.of_carried_out(x, heads) for x in shared))
             tokens, image = layer(tokens, image, positions, projections, token_bias, similarity)
         final = self.final_attn_token_to_image
-        attended = final.token_to_image(
+        attended = final(
             tokens + positions,
             final.projection("k_proj", image + image_positions),
             final.projection("v_proj", image),

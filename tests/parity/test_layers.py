@@ -17,7 +17,7 @@ from transformers.models.sam2 import modeling_sam2
 from parity.oracle import Pair, channels_first, channels_last, to_torch
 from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
 from sam2_jax.model.layers import attend, gelu, layer_norm
-from sam2_jax.model.mask_decoder import SubPixelUpsample
+from sam2_jax.model.mask_decoder import SubPixelUpsample, from_sub_pixels, to_sub_pixels
 from sam2_jax.model.neck import upsample_nearest
 from sam2_jax.model.positions import resize_bicubic
 
@@ -89,7 +89,10 @@ def test_nearest_upsampling_equals_torch() -> None:
 
 def test_sub_pixel_upsampling_equals_transposed_convolution() -> None:
     x, kernel, bias = noise(2, 3, 5, 8), noise(2, 2, 8, 4, seed=1), noise(4, seed=2)
-    ours = SubPixelUpsample(4).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    sub_pixels = SubPixelUpsample(4).apply(
+        {"params": {"kernel": kernel, "bias": bias}}, to_sub_pixels(jnp.asarray(x), 3, 5)
+    )
+    ours = from_sub_pixels(sub_pixels, 3, 5)
     theirs = F.conv_transpose2d(
         channels_first(x), to_torch(kernel.transpose(2, 3, 0, 1)), to_torch(bias), stride=2
     )
