@@ -21,7 +21,7 @@ def test_runs_of_the_released_sizes() -> None:
         config = released_config(f"facebook/sam2.1-hiera-{size}").vision_config.backbone_config
         backbone, pixels = Hiera(config), jnp.zeros((1, 32, 32, 3))
         jax.eval_shape(
-            lambda: backbone.init(jax.random.key(0), pixels, method=lambda m, _: found.append(m.runs))
+            lambda: backbone.init(jax.random.key(0), pixels, method=lambda m, _: found.append(list(m.runs)))
         )
         return found.pop()
 

@@ -70,7 +70,7 @@ class SubPixelUpsample(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(0.02), kernel_shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         flat = Linear(kernel.transpose(2, 0, 1, 3).reshape(channels, -1), jnp.tile(bias, 4))
-        return flat(x, self.dtype).reshape(*x.shape[:2], -1, self.features)
+        return flat(x.reshape(-1, channels), self.dtype).reshape(*x.shape[:2], -1, self.features)
 
 
 class MaskPrediction(NamedTuple):
@@ -180,6 +180,8 @@ class MaskDecoder(nn.Module):
             token_bias = jnp.where(visible, 0.0, -jnp.inf)[:, :, None, None, :]
         # One image for all of its objects ([B, 1, K, C]) until the tokens have written into it.
         image = (coarse[:, None] + dense).reshape(batch, -1, height * width, channels).astype(self.dtype)
+        # Computed once: XLA would add the two again wherever they are read.
+        image = jax.lax.optimization_barrier(image)
         positions = image_positions.reshape(1, 1, height * width, channels).astype(self.dtype)
         if target_embedding is not None:
             target_embedding = target_embedding.astype(self.dtype)
