@@ -1,6 +1,7 @@
 """SAM 2 (Segment Anything 2) in JAX/Flax."""
 
 from sam2_jax.batch import predict_batch
+from sam2_jax.compilation import use_compilation_cache
 from sam2_jax.config import (
     RELEASED_MODELS,
     Sam2Config,
@@ -42,4 +43,5 @@ __all__ = [
     "Sam2VisionModel",
     "predict_batch",
     "released_config",
+    "use_compilation_cache",
 ]

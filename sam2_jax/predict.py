@@ -1,12 +1,15 @@
 """`Sam2Model`: prompts on images to masks."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from sam2_jax.arguments import (
     bucket,
@@ -133,6 +136,78 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         if self._positions is None or self._positions[0] is not frequencies:
             self._positions = frequencies, self._run("image_positions")[0]
         return self._positions[1]
+
+    def compile(
+        self,
+        batch_sizes: Sequence[int] = (1,),
+        objects: Sequence[int] = (1,),
+        points: Sequence[int] = (1,),
+        *,
+        input_masks: Sequence[bool] = (False,),
+        multimask_output: Sequence[bool] = (True,),
+        progress: bool = False,
+    ) -> dict[str, float]:
+        """Compile ahead of time what calls of these sizes will run, so that the first one is as fast as any.
+
+        batch_sizes: images in a call. objects and points: objects of an image, points of an object (a box
+        counts as two); each is rounded up to the size it is padded to, so that 5, 6 and 8 objects are one
+        program. input_masks: without and with a low-resolution mask for each object. multimask_output: as in
+        a call. progress shows a bar. Returns what was compiled and its seconds, which are few where the
+        compilation cache has it. Raises ValueError for sizes below 1.
+        """
+        programs = self._programs(batch_sizes, objects, points, input_masks, multimask_output)
+        seconds = {}
+        for name, (method, inputs, options) in tqdm(
+            programs.items(), desc="compiling", unit="program", disable=not progress
+        ):
+            start = time.perf_counter()
+            self._compile(method, *inputs, **options)
+            seconds[name] = time.perf_counter() - start
+        return seconds
+
+    def _programs(
+        self,
+        batch_sizes: Sequence[int],
+        objects: Sequence[int],
+        points: Sequence[int],
+        input_masks: Sequence[bool],
+        multimask_output: Sequence[bool],
+    ) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
+        """What calls of these sizes run, by name: the method, the shapes of its inputs, its options."""
+        for name, sizes in (("batch_sizes", batch_sizes), ("objects", objects), ("points", points)):
+            if not sizes or min(sizes) < 1:
+                raise ValueError(f"{name} must be numbers of at least 1; got {tuple(sizes)}")
+        dtype = self.module.dtype
+        height, width = self.config.image_size
+        rows, columns = self._grid_size
+        channels = self.config.mask_decoder_config.hidden_size
+        maps = [(4, channels // 8), (2, channels // 4), (1, channels)]
+        object_sizes = sorted({bucket(min(n, _OBJECTS_PER_CALL), 2) for n in objects})
+        point_sizes = sorted({bucket(n, 4) for n in points})
+        positions = self.get_image_wide_positional_embeddings()
+        shape = jax.ShapeDtypeStruct
+        programs: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {}
+        for batch in sorted(set(batch_sizes)):
+            pixels = shape(
+                (batch, height, width, self.config.vision_config.backbone_config.num_channels), jnp.float32
+            )
+            programs[f"encoder, {batch} x {height} x {width}"] = "encode_image", (pixels,), {}
+            embeddings = tuple(shape((batch, f * rows, f * columns, c), dtype) for f, c in maps)
+            for count, n, masked, multi in product(object_sizes, point_sizes, input_masks, multimask_output):
+                masks = shape((batch, count, 4 * rows, 4 * columns), jnp.float32) if masked else None
+                inputs = (
+                    embeddings,
+                    shape((batch, count, n, 2), jnp.float32),
+                    shape((batch, count, n), jnp.int32),
+                    *(masks, None, None, positions),
+                )
+                options = {"multimask_output": multi, "mask_padding": self.padding == "masked"}
+                kind = f"{'masks, ' * masked}{'several masks out' if multi else 'one mask out'}"
+                programs[f"decoder, {batch} x {count} objects x {n} points, {kind}"] = (
+                    *("decode_masks", inputs),
+                    options,
+                )
+        return programs
 
     def predictor(
         self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any

@@ -12,6 +12,7 @@ import numpy as np
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import read_weights, write_checkpoint
+from sam2_jax.compilation import use_compilation_cache
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig, read_config_of
 from sam2_jax.hub import HubFolder
 from sam2_jax.model.hiera import Hiera
@@ -99,6 +100,7 @@ class PretrainedModel(Generic[Config]):
             )
         for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
             _check_dtype(name, value)
+        use_compilation_cache()
         self.config: Config = self.config_class() if config is None else config
         self.module = _network(self.config, dtype, param_dtype)
         # How from_pretrained was called, for what else lies in that folder.
@@ -171,6 +173,11 @@ class PretrainedModel(Generic[Config]):
         """
         fixed = tuple(sorted(options.items()))
         return _apply(self.module, self.params, *inputs, method=method, record=record, options=fixed)
+
+    def _compile(self, method: str, *inputs: Any, **options: Any) -> None:
+        """Compile what `_run` would for inputs like these, arrays or their shapes, without running it."""
+        fixed = tuple(sorted(options.items()))
+        _apply.lower(self.module, self.params, *inputs, method=method, record=(), options=fixed).compile()
 
 
 def _check_dtype(name: str, dtype: Any) -> None:

@@ -12,13 +12,14 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "config": set(),
     "atomic": set(),
+    "compilation": set(),
     "hub": {"config"},
     "model": {"config"},
     "outputs": {"model"},
     "processing": {"config", "hub", "atomic"},
     "checkpoint": {"config", "hub", "atomic", "model"},
     "arguments": {"config", "model"},
-    "pretrained": {"config", "hub", "model", "checkpoint"},
+    "pretrained": {"compilation", "config", "hub", "model", "checkpoint"},
     "vision": {"config", "model", "outputs", "arguments", "pretrained"},
     "predictor": {"config", "model", "arguments", "processing"},
     "batch": {"config", "atomic", "model", "arguments", "processing"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     },
     "cli": {"config", "atomic", "hub", "model", "processing", "checkpoint", "predict", "predictor", "batch"},
     "__main__": {"cli"},
-    "__init__": {"config", "outputs", "predict", "vision", "processing", "predictor", "batch"},
+    "__init__": {"compilation", "config", "outputs", "predict", "vision", "processing", "predictor", "batch"},
 }
 PROCESSING_NEEDS = {"numpy", "PIL", "scipy", "sam2_jax", *sys.stdlib_module_names}
 FORBIDDEN = {"torch", "transformers", "torchvision", "convert", "tests", "benchmarks", "pickle"}
