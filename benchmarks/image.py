@@ -1,148 +1,121 @@
 """How fast are the image encoder and the mask decoder, beside transformers on the same machine?
 
-    python benchmarks/image.py                      # hiera-tiny at 1024 x 1024, random weights
-    python benchmarks/image.py --size large --repeats 3 --write
-
-Both sides get the same weights and inputs, compute in float32 on all of the machine's cores, and take turns:
-one timed call each, again and again. Reported is the median, and the spread from the fastest to the slowest.
-Compile time stands apart.
+python benchmarks/image.py --write                         # all sizes; about an hour on two cores
+python benchmarks/image.py --sizes tiny --batches 1        # the smallest, in a few minutes
+python benchmarks/image.py --device cuda --write           # on a GPU, its own section of RESULTS.md
 """
 
 import argparse
-import os
-import platform
-import statistics
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+import gc
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
 import numpy as np
 
-from sam2_jax import Sam2Model, released_config
-from sam2_jax.checkpoint import names
+from benchmarks.common import (
+    EAGER,
+    SIZES,
+    Timing,
+    TorchVariant,
+    in_bfloat16,
+    matmul_rate,
+    measure,
+    random_model,
+    reference_model,
+    require_device,
+    setting,
+    table,
+    torch_variants,
+    write_section,
+)
+from benchmarks.flops import decoder_flops, encoder_flops
+from sam2_jax import Sam2Model
 
-PROMPTS = (1, 16, 64)
-RESULTS = Path(__file__).parent / "RESULTS.md"
-
-
-@dataclass(frozen=True)
-class Work:
-    """One thing to time on both sides; each call returns only when its result is there."""
-
-    name: str
-    ours: Callable[[], Any]
-    theirs: Callable[[], Any]
-
-
-def reference_model(model: Sam2Model) -> Any:
-    """transformers' model with the same weights."""
-    import torch
-    import transformers
-
-    config = {key: value for key, value in model.config.to_dict().items() if key != "model_type"}
-    reference = transformers.Sam2Model(transformers.Sam2Config(**config)).eval()
-    flat = {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
-    reference.load_state_dict({name: torch.from_numpy(t) for name, t in names.to_torch(flat).items()})
-    return reference
+OURS = ("sam2_jax fp32", "sam2_jax bf16")
 
 
-def works(model: Sam2Model) -> Iterator[Work]:
-    """The encoder, then, on what it gave, the decoder for each number of prompts."""
-    import torch
+def encoder_calls(
+    ours: dict[str, Sam2Model], reference: Any, variants: list[TorchVariant], batch: int, device: str
+) -> dict[str, Callable[[], Any]]:
+    """The encoder on one batch of noise, by name of who runs it."""
+    height, width = ours[OURS[0]].config.image_size
+    pixels = np.random.default_rng(0).standard_normal((batch, height, width, 3)).astype(np.float32)
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, model in ours.items():
+        calls[name] = lambda model=model: jax.block_until_ready(model.get_image_embeddings(pixels))  # type: ignore[misc]
+    for variant in variants:
+        run, theirs = _theirs(variant, reference, device, lambda model: model.get_image_embeddings)
+        tensor = theirs(pixels.transpose(0, 3, 1, 2))
+        calls[variant.name] = lambda run=run, tensor=tensor: run(tensor)  # type: ignore[misc]
+    return calls
 
-    reference = reference_model(model)
+
+def decoder_calls(
+    ours: dict[str, Sam2Model], reference: Any, variants: list[TorchVariant], prompts: int, device: str
+) -> dict[str, Callable[[], Any]]:
+    """The decoder for one click on each of several objects, from features that are ready."""
+    model = ours[OURS[0]]
     rng = np.random.default_rng(0)
     height, width = model.config.image_size
     pixels = rng.standard_normal((1, height, width, 3)).astype(np.float32)
-    torch_pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    yield Work(
-        "encoder, batch 1",
-        lambda: jax.block_until_ready(model.get_image_embeddings(pixels)),
-        lambda: reference.get_image_embeddings(torch_pixels),
+    points = (rng.random((1, prompts, 1, 2)) * [width, height]).astype(np.float32)
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, model in ours.items():
+        maps = model.get_image_embeddings(pixels)
+        calls[name] = lambda model=model, maps=maps: jax.block_until_ready(  # type: ignore[misc]
+            model(image_embeddings=maps, input_points=points).pred_masks
+        )
+    for variant in variants:
+        run, theirs = _theirs(variant, reference, device, _decode)
+        maps = tuple(
+            theirs(np.moveaxis(np.array(x, np.float32), -1, 1))
+            for x in ours[OURS[0]].get_image_embeddings(pixels)
+        )
+        args = maps, theirs(points), theirs(np.ones((1, prompts, 1), np.int64))
+        calls[variant.name] = lambda run=run, args=args: run(*args)  # type: ignore[misc]
+    return calls
+
+
+def _decode(model: Any) -> Callable[..., Any]:
+    return lambda maps, points, labels: model(
+        image_embeddings=list(maps), input_points=points, input_labels=labels
     )
-    embeddings = model.get_image_embeddings(pixels)
-    torch_embeddings = reference.get_image_embeddings(torch_pixels)
-    for count in PROMPTS:
-        points = (rng.random((1, count, 1, 2)) * [width, height]).astype(np.float32)
-        yield decoder_work(model, reference, embeddings, torch_embeddings, points)
 
 
-def decoder_work(
-    model: Sam2Model, reference: Any, embeddings: Any, torch_embeddings: Any, points: Any
-) -> Work:
-    """Decode one click for each object, from features that are ready."""
+def _theirs(variant: TorchVariant, reference: Any, device: str, function: Any) -> tuple[Any, Any]:
+    """The reference's function as this variant runs it, and what makes its tensors."""
     import torch
 
-    count = points.shape[1]
-    labels = np.ones((1, count, 1), np.int64)
-    ours = {"image_embeddings": embeddings, "input_points": points, "input_labels": labels}
-    theirs = {
-        "image_embeddings": torch_embeddings,
-        "input_points": torch.from_numpy(points),
-        "input_labels": torch.from_numpy(labels),
-    }
-    return Work(
-        f"decoder, {count} prompt{'s' * (count > 1)}",
-        lambda: jax.block_until_ready(model(**ours).pred_masks),
-        lambda: reference(**theirs),
-    )
+    run = variant.wrap(function(variant.model(reference)), device)
+
+    def tensor(array: np.ndarray) -> Any:
+        made = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return made.to(getattr(torch, variant.dtype)) if made.is_floating_point() else made
+
+    return run, tensor
 
 
-def clock(call: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def measure(work: Work, repeats: int) -> tuple[float, list[float], list[float]]:
-    """First call of ours (compiling included), then the seconds of ours and theirs, taken in turns."""
-    first = clock(work.ours)
-    work.theirs()
-    ours, theirs = [], []
-    for _ in range(repeats):
-        ours.append(clock(work.ours))
-        theirs.append(clock(work.theirs))
-    return first, ours, theirs
-
-
-def row(work: Work, first: float, ours: list[float], theirs: list[float]) -> str:
-    """One line of the table."""
-
-    def cell(seconds: list[float]) -> str:
-        return f"{statistics.median(seconds):.3f} ({min(seconds):.3f} - {max(seconds):.3f})"
-
-    ratio = statistics.median(theirs) / statistics.median(ours)
-    compiling = max(first - statistics.median(ours), 0)
-    return f"| {work.name} | {cell(ours)} | {cell(theirs)} | {ratio:.2f}x | {compiling:.1f} |"
-
-
-def setting(size: str, image_size: tuple[int, int], repeats: int) -> str:
-    """What was measured on what, so that the table can be judged and repeated."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "torch", "transformers"))
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = (
-        subprocess.run(git, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip() or "unknown"
-    )
-    device = jax.devices()[0]
-    return (
-        f"hiera-{size} at {image_size[0]}x{image_size[1]}, float32, {repeats} calls each in turns, median "
-        f"(fastest - slowest) in seconds; {device.platform} {device.device_kind}, {cpu_name()}, "
-        f"{len(os.sched_getaffinity(0))} cores; {packages}; commit {commit}."
-    )
-
-
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
+def row(work: str, timings: dict[str, Timing], names: list[str], floor: float, unit: str) -> list[str]:
+    """One line of the table; a variant that was not run is a dash."""
+    ours = timings[OURS[0]].median
+    theirs = {name: timing.median for name, timing in timings.items() if name not in OURS}
+    fastest = min(theirs.values())
+    best = min(timings[name].median for name in OURS)
+    factor, digits = (1000, 1) if unit == "ms" else (1, 2)
+    return [
+        work,
+        str(len(timings[OURS[0]].seconds)),
+        *(timings[name].cell(unit) if name in timings else "-" for name in names),
+        f"**{theirs[EAGER.name] / ours:.2f}x**",
+        f"{fastest / best:.2f}x",
+        f"{factor * floor:.{digits}f}",
+        f"{max(timings[OURS[0]].first - ours, 0):.1f}",
+    ]
 
 
 def main() -> None:
@@ -150,29 +123,74 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", default="tiny", choices=["tiny", "small", "base-plus", "large"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--prompts", nargs="+", type=int, default=[1, 16, 64], help="for the first size")
     parser.add_argument("--image-size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--write", action="store_true", help=f"write the table to {RESULTS.name}")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds at most")
+    parser.add_argument("--seconds", type=float, default=45, help="after which a row has no more rounds")
+    parser.add_argument(
+        "--compile", nargs="*", default=["tiny"], help="sizes that torch.compile is timed for, at batch 1"
+    )
+    parser.add_argument("--write", action="store_true", help="write the table to RESULTS.md")
     arguments = parser.parse_args()
+    if problem := require_device(arguments.device):
+        parser.error(problem)
 
-    import torch
+    device, variants = arguments.device, torch_variants(arguments.device)
+    names = [*OURS, *(variant.name for variant in variants)]
+    rate = matmul_rate()
+    rows: dict[str, list[list[str]]] = {"s": [], "ms": []}
 
-    if jax.default_backend() != "cpu":
-        parser.error("torch runs on the CPU here: compare on the CPU, with JAX_PLATFORMS=cpu")
-    config = released_config(f"facebook/sam2.1-hiera-{arguments.size}").with_image_size(arguments.image_size)
-    lines = [
-        "| work | sam2_jax | transformers | times as fast | compiling, s |",
-        "|---|---|---|---|---|",
-    ]
-    with torch.inference_mode():
-        for work in works(Sam2Model(config)):
-            lines.append(row(work, *measure(work, arguments.repeats)))
-            print(lines[-1], flush=True)
-    table = "\n".join([setting(arguments.size, config.image_size, arguments.repeats), "", *lines, ""])
-    print(f"\n{table}")
+    def add(work: str, calls: dict[str, Callable[[], Any]], flops: int, unit: str) -> None:
+        timings = measure(calls, arguments.repeats, arguments.seconds)
+        rows[unit].append(row(work, timings, names, flops / rate, unit))
+        print(table([], [rows[unit][-1]]).splitlines()[-1], flush=True)
+
+    for size in arguments.sizes:
+        model = random_model(size, arguments.image_size)
+        ours = {OURS[0]: model, OURS[1]: in_bfloat16(model)}
+        reference = reference_model(model, device)
+        for batch in arguments.batches:
+            is_compiled = batch == 1 and size in arguments.compile
+            chosen = [variant for variant in variants if is_compiled or not variant.compiled]
+            calls = encoder_calls(ours, reference, chosen, batch, device)
+            add(f"{size}, batch {batch}", calls, batch * encoder_flops(model.config), "s")
+        for prompts in arguments.prompts if size == arguments.sizes[0] else ():
+            chosen = [variant for variant in variants if not variant.compiled]
+            calls = decoder_calls(ours, reference, chosen, prompts, device)
+            flops = prompts * decoder_flops(model.config)
+            add(f"{size}, {prompts} prompt{'s' * (prompts > 1)}", calls, flops, "ms")
+        del model, ours, reference, calls
+        gc.collect()
+        jax.clear_caches()
+
+    def titled(what: str, unit: str) -> str:
+        ratios = ["fp32 / eager fp32", "best / best torch"]
+        head = [f"{what}, {unit}", "rounds", *names, *ratios, f"floor, {unit}", "compiling, s"]
+        return table(head, rows[unit])
+
+    text = "\n".join(
+        [
+            f"## Image, {device}",
+            "",
+            f"`python benchmarks/image.py --device {device} --write`, {arguments.image_size} x "
+            f"{arguments.image_size}. {setting()}.",
+            "",
+            "The floor is the time this machine's own matrix product (fp32, "
+            f"{rate / 1e9:.0f} GFLOP/s) takes for the FLOPs that the encoder needs and the reference's "
+            "decoder does; ours needs fewer there. `compile` is torch.compile, timed for batch 1 of "
+            f"{', '.join(arguments.compile) or 'no size'}.",
+            "",
+            titled("encoder", "s"),
+            "",
+            titled("decoder", "ms"),
+        ]
+    )
+    print(f"\n{text}")
     if arguments.write:
-        RESULTS.write_text(f"# Results\n\nWritten by `python benchmarks/image.py --write`.\n\n{table}")
+        write_section(f"image {device}", text)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
     except OSError as error:
         raise ValueError(f"the compilation cache cannot be made at {path}: {error}") from error
     _require_trusted(path)
-    if jax.config.jax_compilation_cache_dir != str(path):
+    if jax.config.values["jax_compilation_cache_dir"] != str(path):
         jax.config.update("jax_compilation_cache_dir", str(path))
         # The many small programs around the network would take a second together.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

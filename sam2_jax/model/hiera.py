@@ -245,10 +245,11 @@ class Hiera(nn.Module):
         x = (x + self.positions(x.shape[1], x.shape[2])).astype(self.dtype)
         hidden_states, stages = [x], []
         for run in self.runs:
-            for index, x in self._run_tiles(run, x) if self._is_tiled(run, x) else self._run_blocks(run, x):
-                hidden_states.append(x)
-                if index in self.config.stage_ends:
-                    stages.append(x)
+            go = self._run_tiles if self._is_tiled(run, x) else self._run_blocks
+            outputs = go(run, x)
+            hidden_states += [out for _, out in outputs]
+            stages += [out for index, out in outputs if index in self.config.stage_ends]
+            x = outputs[-1][1]
         if recording(self, "hidden_states"):
             self.sow("hidden_states", "tokens", tuple(hidden_states))
         return tuple(stages)

@@ -63,7 +63,7 @@ class Linear(NamedTuple):
         return (out + self.bias.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(dtype)
 
     def then(self, following: "Linear") -> "Linear":
-        """Both layers as one, [C, F] and [F, G] as [C, G]: equal but for rounding, and nothing F wide between."""
+        """Both layers as one, [C, F] and [F, G] as [C, G]: equal but for rounding."""
         first, second = (jax.tree.map(lambda x: x.astype(jnp.float32), layer) for layer in (self, following))
         product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         return Linear(product(first.kernel, second.kernel), product(first.bias, second.kernel) + second.bias)
@@ -162,7 +162,7 @@ def one_by_one(
     On a CPU this beats all at once: what a part writes stays in the cache. Arrays of length 1 on the axis are
     shared by all parts.
     """
-    leaves, tree = jax.tree.flatten(inputs)
+    leaves, structure = jax.tree.flatten(inputs)
     is_own = [leaf.shape[axis] == count for leaf in leaves]
     own = [jnp.moveaxis(leaf, axis, 0) for leaf, is_owned in zip(leaves, is_own, strict=True) if is_owned]
 
@@ -172,7 +172,7 @@ def one_by_one(
             jnp.expand_dims(next(mine), axis) if is_owned else leaf
             for leaf, is_owned in zip(leaves, is_own, strict=True)
         ]
-        return None, function(module, tree.unflatten(part))
+        return None, function(module, jax.tree.unflatten(structure, part))
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
     out = scan(module, None, own)[1]
@@ -234,7 +234,7 @@ def _attend(
 
 
 def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
-    """Exponentials of scores along an axis, the largest being 1; their sum is left for the caller to divide."""
+    """Exponentials of scores along an axis, the largest being 1; dividing by their sum is left to do."""
     return jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=axis, keepdims=True)))
 
 

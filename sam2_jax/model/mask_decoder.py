@@ -26,7 +26,7 @@ from sam2_jax.model.two_way_transformer import TwoWayTransformer
 
 
 def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Lay out x [B, f height, f width, C] by coarse positions: [B, height * width, f * f, C], as upsampling does.
+    """Lay out x [B, f height, f width, C] as upsampling does: [B, height * width, f * f, C].
 
     Each doubling adds its own two rows and columns, so those of f = 4 are in the order y1 x1 y2 x2.
     """
@@ -105,6 +105,8 @@ class Objects(NamedTuple):
     middle: jax.Array
 
 
+# Maps of fewer positions fit the cache for several objects at once.
+_LARGE_MAP = 32 * 32
 # From this many objects on, projecting their image once costs less than absorbing projections for each.
 _SHARING_PAYS = 4
 
@@ -193,7 +195,7 @@ class MaskDecoder(nn.Module):
             tokens, image, token_bias, attention_similarity, target_embedding, shared, fine, middle
         )
         decode = partial(MaskDecoder._decode, positions=positions, grid_size=(height, width))
-        if platform() != "cpu" or self._records():
+        if platform() != "cpu" or self._records() or height * width < _LARGE_MAP:
             return decode(self, inputs)
 
         def decode_image(module: MaskDecoder, inputs: Objects) -> MaskPrediction:
@@ -242,7 +244,7 @@ class MaskDecoder(nn.Module):
         )
 
     def _upscale(self, image: jax.Array, fine: jax.Array, middle: jax.Array) -> jax.Array:
-        """Upscale image [B, P, K, C] fourfold to sub-pixels [B, P, K, 16, C / 8], adding the finer features."""
+        """Upscale image [B, P, K, C] to sub-pixels [B, P, K, 16, C / 8], adding the finer features."""
 
         def add(x: jax.Array, skip: jax.Array) -> jax.Array:
             return x.reshape(*image.shape[:3], *x.shape[2:]) + skip.astype(self.dtype)

@@ -18,6 +18,9 @@ from sam2_jax.model.neck import FeaturePyramid
 from sam2_jax.model.positions import RandomFourierEmbedding, sine_positions
 from sam2_jax.model.prompt_encoder import PADDING, PromptEncoder
 
+# Smaller images fit a CPU's cache several at once.
+_LARGE_IMAGE = 512 * 512
+
 ImageEmbeddings = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -65,12 +68,13 @@ class VisionEncoder(nn.Module):
         return stages[-1], self.neck(stages, narrow)
 
     def _encode_batch(self, pixel_values: jax.Array, narrow: tuple[Linear, ...]) -> tuple[jax.Array, Any]:
-        """Encode images, on a CPU one after the other: the maps of a single one are all that its cache holds."""
+        """Encode images, on a CPU one after the other: its cache holds the maps of one at best."""
+        batch, height, width, _ = pixel_values.shape
         records = any(recording(self, name) for name in ("hidden_states", "attentions"))
-        if platform() != "cpu" or len(pixel_values) == 1 or records or self.is_initializing():
+        if platform() != "cpu" or batch == 1 or records or height * width < _LARGE_IMAGE:
             return self._encode(pixel_values, narrow)
         encode = partial(VisionEncoder._encode, narrow=narrow)
-        return one_by_one(self, encode, pixel_values, 0, len(pixel_values))
+        return one_by_one(self, encode, pixel_values, 0, batch)
 
 
 class Sam2(nn.Module):

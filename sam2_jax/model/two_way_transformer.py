@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 class Projection(NamedTuple):
-    """The image projected to heads, but not carried out: x [B, P or 1, K, C], kernel [C, H, D], bias [H, D]."""
+    """The image projected to heads, not carried out: x [B, P or 1, K, C], kernel [C, H, D], bias [H, D]."""
 
     x: jax.Array
     kernel: jax.Array
@@ -138,7 +138,7 @@ class TokenToImageAttention(CrossAttention):
     def __call__(
         self, tokens: jax.Array, keys: Projection, values: Projection, bias: jax.Array | None = None
     ) -> jax.Array:
-        """Attend tokens [B, P, T, C] to the image; bias, float32, is added to the scores. Returns [B, P, T, C]."""
+        """Attend tokens [B, P, T, C] to the image; returns [B, P, T, C]. bias is added to the scores."""
         query = self._heads("q_proj", tokens)
         query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
         absorbed = jnp.einsum("bpthd,chd->bphtc", query, keys.kernel)

@@ -26,8 +26,8 @@ MASKS = (5 * RNG.standard_normal((2, 1, 40, 40))).astype(np.float32)
 def test_every_block_and_every_kind_of_prompt(size: str) -> None:
     height, width = IMAGE_SIZES[size]
     config = released_config(f"facebook/sam2.1-hiera-{size}").with_image_size((height, width))
-    # Under seed 0 small's object scores cancel to 0.004 - 0.03, where a relative error says little.
-    pair = build(config, seed=1)
+    # Under seeds 0 and 1 object scores cancel to 0.004 - 0.05, where torch is 5e-6 from its own float64 results.
+    pair = build(config, seed=2)
     points = {"input_points": POINTS * [width, height], "input_labels": LABELS}
     boxes = {"input_boxes": (BOXES * [width, height]).reshape(2, 2, 4)}
     prompts = {
