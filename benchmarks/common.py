@@ -27,7 +27,7 @@ HEAD = """# Results
 
 `python -m benchmarks` measures and writes all of this; each section names the script that writes it.
 Both sides have the same weights and inputs, run on all cores and take turns, one call each, again and again:
-median (fastest - slowest). Compiling is apart. Times differ between machines and hours; ratios of one run hold.
+median (fastest - slowest). Compiling is apart. Times drift from hour to hour; ratios of one run hold.
 """
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.config import Sam2HieraDetConfig
-from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, platform, recording
+from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, one_by_one, platform, recording
 from sam2_jax.model.positions import resize_bicubic
 
 
@@ -280,18 +280,12 @@ class Hiera(nn.Module):
         wanted = [i for i in range(run.first, run.end) if i in self.config.stage_ends or i == run.end - 1]
 
         def run_strip(module: "Hiera", strip: jax.Array) -> tuple[jax.Array, ...]:
-            return tuple(out for index, out in module._run_blocks(run, strip) if index in wanted)
+            outputs = module._run_blocks(run, strip[0])
+            return tuple(out[None] for index, out in outputs if index in wanted)
 
         strips = _strips(len(tiles), run.tile)
-        if strips == 1:
-            outputs = run_strip(self, tiles)
-        else:
-            scan = nn.scan(
-                lambda module, _, strip: (None, run_strip(module, strip)),
-                variable_broadcast="params",
-                split_rngs={"params": False},
-            )
-            outputs = scan(self, None, tiles.reshape(strips, -1, *tiles.shape[1:]))[1]
+        tiles = tiles.reshape(strips, -1, *tiles.shape[1:])
+        outputs = one_by_one(self, run_strip, tiles, 0, strips) if strips > 1 else run_strip(self, tiles)
 
         def whole(tiles: jax.Array) -> jax.Array:
             side, channels = tiles.shape[-2:]

@@ -1,5 +1,8 @@
 """Rung 1: the layers by themselves, where ports of SAM 2 to JAX have gone wrong."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 
 pytest.importorskip("torch", reason="parity needs torch")
@@ -16,7 +19,7 @@ from transformers.models.sam2 import modeling_sam2
 
 from parity.oracle import Pair, channels_first, channels_last, to_torch
 from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
-from sam2_jax.model.layers import attend, gelu, layer_norm
+from sam2_jax.model.layers import attend, best_implementation, compiling_for, gelu, layer_norm
 from sam2_jax.model.mask_decoder import SubPixelUpsample, from_sub_pixels, to_sub_pixels
 from sam2_jax.model.neck import upsample_nearest
 from sam2_jax.model.positions import resize_bicubic
@@ -99,20 +102,66 @@ def test_sub_pixel_upsampling_equals_transposed_convolution() -> None:
     assert_close("features", "transposed convolution", ours, channels_last(theirs))
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(5, 9), (512, 512), (768, 300), (300, 768)])
-def test_attention_equals_torch_in_one_piece_and_in_chunks(queries: int, keys: int) -> None:
-    query, key, value = (
+def attention_inputs(queries: int, keys: int) -> tuple[np.ndarray, ...]:
+    return (
         noise(2, 1, queries, 2, 8),
         noise(2, 1, keys, 2, 8, seed=1),
         noise(2, 1, keys, 2, 8, seed=2),
     )
 
-    def heads_first(x: np.ndarray) -> torch.Tensor:
-        return to_torch(x[:, 0].swapaxes(1, 2))
 
-    theirs = F.scaled_dot_product_attention(*map(heads_first, (query, key, value))).transpose(1, 2)
-    ours, _ = jax.jit(attend)(query, key, value)
-    assert_close("features", "attention", ours[:, 0], theirs)
+def torch_attention(inputs: tuple[np.ndarray, ...]) -> torch.Tensor:
+    heads_first = (to_torch(x[:, 0].swapaxes(1, 2)) for x in inputs)
+    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 9), (512, 512), (768, 1100), (1100, 1024), (2048, 2048)])
+def test_attention_equals_torch_as_the_platform_chooses(queries: int, keys: int) -> None:
+    inputs = attention_inputs(queries, keys)
+    ours, _ = jax.jit(attend)(*inputs)
+    assert_close("features", "attention", ours[:, 0], torch_attention(inputs))
+
+
+@pytest.mark.parametrize("implementation", ["plain", "chunked"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_every_implementation_of_attention_agrees(implementation: str, platform: str) -> None:
+    inputs = attention_inputs(2048, 1024)
+    with compiling_for(platform):  # which sets the chunk, and whether heads go one by one
+        ours, _ = jax.jit(partial(attend, implementation=implementation))(*inputs)
+    assert_close("features", f"attention, {implementation}", ours[:, 0], torch_attention(inputs))
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs an NVIDIA GPU")
+def test_attention_of_cudnn_agrees() -> None:
+    inputs = tuple(jnp.asarray(x, jnp.bfloat16) for x in attention_inputs(2048, 2048))
+    plain, _ = attend(*inputs, implementation="plain")
+    cudnn, _ = attend(*inputs, implementation="cudnn")
+    np.testing.assert_allclose(cudnn.astype(jnp.float32), plain.astype(jnp.float32), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "tokens", "width", "expected"),
+    [
+        ("cpu", jnp.float32, 4096, 96, "chunked"),
+        ("cpu", jnp.bfloat16, 4096, 96, "chunked"),
+        ("cpu", jnp.float32, 196, 96, "plain"),  # a window
+        ("cpu", jnp.float32, 4100, 96, "plain"),  # no whole number of chunks
+        ("gpu", jnp.bfloat16, 4096, 96, "cudnn"),
+        ("gpu", jnp.bfloat16, 4096, 56, "cudnn"),
+        ("gpu", jnp.bfloat16, 4096, 72, "cudnn"),
+        ("gpu", jnp.bfloat16, 4096, 20, "chunked"),  # not divisible by 8
+        ("gpu", jnp.bfloat16, 4096, 136, "chunked"),  # too wide
+        ("gpu", jnp.float32, 4096, 96, "chunked"),
+        ("gpu", jnp.bfloat16, 196, 96, "plain"),
+        ("tpu", jnp.bfloat16, 4096, 96, "chunked"),
+        ("tpu", jnp.bfloat16, 196, 96, "plain"),
+    ],
+)
+def test_choice_of_attention(platform: str, dtype: Any, tokens: int, width: int, expected: str) -> None:
+    x = jax.ShapeDtypeStruct((1, 1, tokens, 4, width), dtype)
+    with compiling_for(platform):
+        assert best_implementation(x, x) == expected
+        assert best_implementation(x, x, plain=True) == "plain"
 
 
 def test_fourier_embedding_equals_transformers(pair: Pair) -> None:

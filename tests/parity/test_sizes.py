@@ -26,7 +26,7 @@ MASKS = (5 * RNG.standard_normal((2, 1, 40, 40))).astype(np.float32)
 def test_every_block_and_every_kind_of_prompt(size: str) -> None:
     height, width = IMAGE_SIZES[size]
     config = released_config(f"facebook/sam2.1-hiera-{size}").with_image_size((height, width))
-    # Under seeds 0 and 1 object scores cancel to 0.004 - 0.05, where torch is 5e-6 from its own float64 results.
+    # Under seeds 0 and 1 object scores cancel to 0.004 - 0.05, where torch is 5e-6 off its own float64.
     pair = build(config, seed=2)
     points = {"input_points": POINTS * [width, height], "input_labels": LABELS}
     boxes = {"input_boxes": (BOXES * [width, height]).reshape(2, 2, 4)}

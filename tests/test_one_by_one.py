@@ -1,0 +1,49 @@
+"""On a CPU, images and objects of large maps go one by one: the same numbers, and the same gradients."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from small_models import random_tensors, smallest_config
+from tolerances import relative_error
+
+from sam2_jax.checkpoint import names
+from sam2_jax.model import mask_decoder, sam2
+from sam2_jax.model.sam2 import Sam2
+
+RNG = np.random.default_rng(70)
+PIXELS = RNG.standard_normal((2, 64, 96, 3)).astype(np.float32)
+POINTS = RNG.uniform(0, 64, (2, 4, 2, 2)).astype(np.float32)
+LABELS = np.array([[[1, 0], [1, -10], [2, 3], [0, 1]], [[1, 1], [-1, -10], [1, 0], [2, 3]]], np.int32)
+MASKS = {
+    "no masks": None,
+    "a mask for an image": RNG.standard_normal((2, 1, 16, 24)).astype(np.float32),
+    "a mask for each object": RNG.standard_normal((2, 4, 16, 24)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_one_by_one_changes_no_number(masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = smallest_config((64, 96))
+    module = Sam2(config)
+    params = names.unflatten(names.to_flax(random_tensors(config)))
+
+    def predict(params: Any) -> Any:
+        return module.apply({"params": params}, PIXELS, POINTS, LABELS, MASKS[masks])
+
+    def loss(params: Any) -> jax.Array:
+        prediction = predict(params)
+        return (prediction.masks**2).mean() + prediction.iou_scores.sum()
+
+    together = jax.jit(predict)(params), jax.jit(jax.grad(loss))(params)
+    monkeypatch.setattr(sam2, "_LARGE_IMAGE", 1)
+    monkeypatch.setattr(mask_decoder, "_LARGE_MAP", 1)
+    apart = jax.jit(lambda p: predict(p))(params), jax.jit(jax.grad(lambda p: loss(p)))(params)
+    for a, b in zip(jax.tree.leaves(apart[0]), jax.tree.leaves(together[0]), strict=True):
+        assert relative_error(a, b) < 2e-6
+    left, right = names.flatten(apart[1]), names.flatten(together[1])
+    for name, gradient in left.items():
+        np.testing.assert_allclose(gradient, right[name], atol=1e-5 * np.abs(right[name]).max() + 1e-7)
+    loops = str(jax.make_jaxpr(lambda p: predict(p))(params)).count("scan[")
+    assert loops >= 3, "one over images in the encoder, one over images and one over objects in the decoder"
