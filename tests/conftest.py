@@ -1,7 +1,9 @@
 """For all tests: strict JAX, a compilation cache, the reference folder, the summary of what was measured."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,21 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("worst relative errors")
         for (kind, rung), error in sorted(worst.items()):
             terminalreporter.write_line(f"{error:.1e} of {TOLERANCES[kind]:.0e}  {kind:10}  {rung}")
+
+
+# Linux allows a process 65,530 memory mappings; compiled programs take dozens each, and JAX keeps them all.
+# Beyond the limit the process crashes.
+_MANY_MAPPINGS = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled_programs() -> Iterator[None]:
+    """Before they are too many for one process, forget compiled programs; the cache on disk has them."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > _MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
