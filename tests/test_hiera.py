@@ -1,4 +1,4 @@
-"""Windows that stay apart run as tiles, on a CPU strip by strip: the same numbers, and the same gradients."""
+"""Windows that stay apart run as tiles, on a CPU band by band: the same numbers, and the same gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_a_run_ends_where_a_window_is_not_what_pooling_left() -> None:
     assert windowed_runs([8, 8, 4, 2], [False, True, False, True]) == [Run(0, 3, 8), Run(3, 4, 2)]
 
 
-def test_tiles_and_strips_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_and_bands_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     config = smallest_config((128, 192))
     module = Sam2(config)
     params = names.unflatten(names.to_flax(random_tensors(config)))
@@ -48,24 +48,25 @@ def test_tiles_and_strips_change_no_number(monkeypatch: pytest.MonkeyPatch) -> N
     def loss(params: dict) -> jax.Array:
         return sum((x**2).mean() for x in encode(params))
 
-    strips: list[int] = []
-    of_tiles = hiera._strips
-    monkeypatch.setattr(hiera, "_STRIP_TOKENS", 512)
-    monkeypatch.setattr(hiera, "_strips", lambda *args: (strips.append(of_tiles(*args)), strips[-1])[1])
-    in_strips = jax.jit(encode)(params), jax.jit(jax.grad(loss))(params)
-    assert set(strips) == {6}, "24 windows of 64 tokens in each of 2 images, 8 at a time"
+    bands: list[int] = []
+    of_maps = hiera._bands
+    monkeypatch.setattr(hiera, "_BAND_TOKENS", 1600)
+    monkeypatch.setattr(hiera, "_bands", lambda *args: (bands.append(of_maps(*args)), bands[-1])[1])
+    in_bands = jax.jit(encode)(params), jax.jit(jax.grad(loss))(params)
+    assert set(bands) == {2}, "4 rows of 6 windows of 64 tokens in each of 2 images, 2 rows at a time"
     monkeypatch.setattr(Hiera, "_is_tiled", lambda *_: False)
     whole = jax.jit(lambda p: encode(p))(params), jax.jit(jax.grad(lambda p: loss(p)))(params)
-    for a, b in zip(jax.tree.leaves(in_strips[0]), jax.tree.leaves(whole[0]), strict=True):
+    for a, b in zip(jax.tree.leaves(in_bands[0]), jax.tree.leaves(whole[0]), strict=True):
         assert relative_error(a, b) < 1e-6
-    left, right = names.flatten(in_strips[1]), names.flatten(whole[1])
+    left, right = names.flatten(in_bands[1]), names.flatten(whole[1])
     for name, gradient in left.items():
         np.testing.assert_allclose(gradient, right[name], atol=1e-5 * np.abs(right[name]).max() + 1e-7)
 
 
-def test_any_number_of_windows_is_cut_into_equal_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiera, "_STRIP_TOKENS", 4096)
-    assert hiera._strips(1024, 8) == 16
-    assert hiera._strips(33 * 33, 8) == 33
-    assert hiera._strips(16, 16) == 1
-    assert hiera._strips(7, 100) == 7  # a window beyond the size is a strip of its own
+def test_any_map_of_whole_windows_is_cut_into_equal_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiera, "_BAND_TOKENS", 4096)
+    assert hiera._bands(1, 256, 256, 8) == 16
+    assert hiera._bands(1, 264, 264, 8) == 33
+    assert hiera._bands(4, 256, 256, 8) == 32  # each a row of windows, of all images
+    assert hiera._bands(1, 64, 64, 64) == 1
+    assert hiera._bands(1, 200, 100, 100) == 2  # a row of windows beyond the size is a band of its own

@@ -4,6 +4,7 @@ Source: Ryali et al. 2023 (arXiv:2306.00989), with the windowed positional embed
 (arXiv:2311.05613); transformers Sam2HieraDetModel.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -138,20 +139,31 @@ class PatchEmbedding(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, pixel_values: jax.Array) -> jax.Array:
-        """Map pixels [B, H, W, 3] to tokens [B, H / 4, W / 4, C]."""
+    def setup(self) -> None:
         config = self.config
-        return nn.Conv(
+        self.projection = nn.Conv(
             config.hidden_size,
             config.patch_kernel_size,
             config.patch_stride,
-            [(p, p) for p in config.patch_padding],
+            "VALID",
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             kernel_init=nn.initializers.normal(config.initializer_range),
-            name="projection",
-        )(pixel_values)
+        )
+
+    def pad(self, pixel_values: jax.Array) -> jax.Array:
+        """Surround pixels [B, H, W, 3] with the zeros that the outermost patches reach into."""
+        return jnp.pad(pixel_values, ((0, 0), *((p, p) for p in self.config.patch_padding), (0, 0)))
+
+    def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """Map pixels [B, H, W, 3] to tokens [B, H / 4, W / 4, C]."""
+        return self.projection(self.pad(pixel_values))
+
+    def rows(self, padded: jax.Array, first: int | jax.Array, count: int) -> jax.Array:
+        """Embed only these rows of tokens, [B, count, W / 4, C], from the padded pixels."""
+        stride, kernel = self.config.patch_stride[0], self.config.patch_kernel_size[0]
+        size = (count - 1) * stride + kernel
+        return self.projection(jax.lax.dynamic_slice_in_dim(padded, first * stride, size, axis=1))
 
 
 class Run(NamedTuple):
@@ -180,15 +192,23 @@ def windowed_runs(windows: list[int], pools: list[bool]) -> list[Run]:
 
 # Tokens that go through a run together on a CPU: their hidden layer fits the second- and third-level cache,
 # and matrix products are still large enough.
-_STRIP_TOKENS = 4096
+_BAND_TOKENS = 4096
 
 
-def _strips(tiles: int, tile: int) -> int:
-    """Into how many equal strips to cut a run's tiles, each of about _STRIP_TOKENS tokens."""
+def _bands(batch: int, height: int, width: int, tile: int) -> int:
+    """Into how many equal bands of whole tiles to cut maps, each band of about _BAND_TOKENS tokens."""
     if platform() != "cpu":
         return 1
-    most = max(_STRIP_TOKENS // tile**2, 1)
-    return tiles // max(n for n in range(1, most + 1) if tiles % n == 0)
+    rows = height // tile
+    most = max(_BAND_TOKENS // (batch * tile * width), 1)
+    return rows // max(n for n in range(1, most + 1) if rows % n == 0)
+
+
+class Image(NamedTuple):
+    """An image not yet embedded: its padded pixels, and [1, H / 4, w, C], the background of its positions."""
+
+    pixels: jax.Array
+    background: jax.Array
 
 
 class Hiera(nn.Module):
@@ -235,24 +255,50 @@ class Hiera(nn.Module):
 
     def positions(self, height: int, width: int) -> jax.Array:
         """Positional embedding of a height x width token grid, float32 [1, height, width, C]."""
+        return self._place(self._background(height), width)
+
+    def _background(self, height: int) -> jax.Array:
+        """The positions' background, resized to its full height but not width: [1, height, w, C]."""
+        background = self.pos_embed.astype(jnp.float32)
+        return resize_bicubic(background, height, background.shape[2])
+
+    def _place(self, background: jax.Array, width: int) -> jax.Array:
+        """Positional embedding [1, h, width, C] of the rows that the background [1, h, w, C] is for."""
         window = self.pos_embed_window.astype(jnp.float32)
+        height = background.shape[1]
         tiles = (1, height // window.shape[1], width // window.shape[2], 1)
-        return resize_bicubic(self.pos_embed.astype(jnp.float32), height, width) + jnp.tile(window, tiles)
+        return resize_bicubic(background, height, width) + jnp.tile(window, tiles)
 
     def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
         """Map pixels [B, H, W, 3] to the last map of each stage, at strides 4, 8, 16 and 32."""
-        x = self.patch_embed(pixel_values.astype(self.dtype))
-        x = (x + self.positions(x.shape[1], x.shape[2])).astype(self.dtype)
-        hidden_states, stages = [x], []
+        height, width = (
+            n // s for n, s in zip(pixel_values.shape[1:3], self.config.patch_stride, strict=True)
+        )
+        pixels = self.patch_embed.pad(pixel_values.astype(self.dtype))
+        x: Image | jax.Array = Image(pixels, self._background(height))
+        hidden_states = [self._rows(x, 0, height)] if recording(self, "hidden_states") else []
+        stages: list[jax.Array] = []
         for run in self.runs:
-            go = self._run_tiles if self._is_tiled(run, x) else self._run_blocks
-            outputs = go(run, x)
-            hidden_states += [out for _, out in outputs]
+            if self._is_tiled(run, height, width):
+                outputs = self._run_tiles(run, x, height, width)
+            else:
+                outputs = self._run_blocks(run, self._rows(x, 0, height))
+            if hidden_states:
+                hidden_states += [out for _, out in outputs]
             stages += [out for index, out in outputs if index in self.config.stage_ends]
             x = outputs[-1][1]
-        if recording(self, "hidden_states"):
+            height, width = x.shape[1:3]
+        if hidden_states:
             self.sow("hidden_states", "tokens", tuple(hidden_states))
         return tuple(stages)
+
+    def _rows(self, x: Image | jax.Array, first: int | jax.Array, count: int) -> jax.Array:
+        """Cut rows out of a map [B, H, W, C], or embed those of an image."""
+        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=count, axis=1)
+        if not isinstance(x, Image):
+            return cut(x)
+        tokens = self.patch_embed.rows(x.pixels, first, count)
+        return (tokens + self._place(cut(x.background), tokens.shape[2])).astype(self.dtype)
 
     def _run_blocks(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
         """Put x [B, H, W, C] through the blocks of a run; returns what each of them gives, with its index."""
@@ -262,34 +308,38 @@ class Hiera(nn.Module):
             outputs.append((index, x))
         return outputs
 
-    def _is_tiled(self, run: Run, x: jax.Array) -> bool:
+    def _is_tiled(self, run: Run, height: int, width: int) -> bool:
         """Whether a run is to go tile by tile: unrecorded, its tiles covering the map without filling."""
         records = self.is_initializing() or any(recording(self, c) for c in ("hidden_states", "attentions"))
-        divides = run.tile > 0 and x.shape[1] % run.tile == 0 and x.shape[2] % run.tile == 0
+        divides = run.tile > 0 and height % run.tile == 0 and width % run.tile == 0
         halvings = sum(self.blocks[index].pool for index in range(run.first, run.end))
         return divides and not records and run.tile % 2**halvings == 0
 
-    def _run_tiles(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
-        """Do as `_run_blocks`, each window a map of its own, on a CPU in strips of windows out of the cache.
+    def _run_tiles(
+        self, run: Run, x: Image | jax.Array, height: int, width: int
+    ) -> list[tuple[int, jax.Array]]:
+        """Do as `_run_blocks`, each window a map of its own, on a CPU in bands of windows out of the cache.
 
         Returns the outputs that are wanted: those at a stage's end and the last.
         """
-        batch, height, width, _ = x.shape
-        tiles = window_partition(x, run.tile)
-        tiles = tiles.reshape(-1, *tiles.shape[2:])
         wanted = [i for i in range(run.first, run.end) if i in self.config.stage_ends or i == run.end - 1]
+        batch = (x.pixels if isinstance(x, Image) else x).shape[0]
+        bands = _bands(batch, height, width, run.tile)
+        rows = height // bands
 
-        def run_strip(module: "Hiera", strip: jax.Array) -> tuple[jax.Array, ...]:
-            outputs = module._run_blocks(run, strip[0])
-            return tuple(out[None] for index, out in outputs if index in wanted)
-
-        strips = _strips(len(tiles), run.tile)
-        tiles = tiles.reshape(strips, -1, *tiles.shape[1:])
-        outputs = one_by_one(self, run_strip, tiles, 0, strips) if strips > 1 else run_strip(self, tiles)
+        def run_band(module: "Hiera", index: jax.Array) -> tuple[jax.Array, ...]:
+            tiles = window_partition(module._rows(x, index[0] * rows, rows), run.tile)
+            outputs = module._run_blocks(run, tiles.reshape(-1, *tiles.shape[2:]))
+            return tuple(whole(out)[None] for index, out in outputs if index in wanted)
 
         def whole(tiles: jax.Array) -> jax.Array:
             side, channels = tiles.shape[-2:]
             tiles = tiles.reshape(batch, -1, side, side, channels)
-            return window_unpartition(tiles, height * side // run.tile, width * side // run.tile)
+            return window_unpartition(tiles, rows * side // run.tile, width * side // run.tile)
 
-        return [(index, whole(out)) for index, out in zip(wanted, outputs, strict=True)]
+        def joined(out: jax.Array) -> jax.Array:
+            return out.swapaxes(0, 1).reshape(batch, -1, *out.shape[3:])
+
+        indices = jnp.arange(bands)
+        outputs = one_by_one(self, run_band, indices, 0, bands) if bands > 1 else run_band(self, indices)
+        return [(index, joined(out)) for index, out in zip(wanted, outputs, strict=True)]

@@ -13,8 +13,16 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-gelu = partial(nn.gelu, approximate=False)  # SAM 2 uses the exact (erf) form; Flax defaults to tanh
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, x times the normal distribution's share below x; by erf, as torch has it.
+
+    `jax.nn.gelu` takes erfc, which costs a CPU several times as much.
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
+
 
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
@@ -147,13 +155,6 @@ def recording(module: nn.Module, collection: str) -> bool:
     return module.is_mutable_collection(collection) and not module.is_initializing()
 
 
-# Queries per step where full attention goes in steps: so few that the scores of 4096 keys stay in a CPU's
-# second-level cache, so many that an accelerator is busy.
-_QUERY_CHUNK = {"cpu": 256, "gpu": 1024, "tpu": 1024}
-# Fewer keys than this, as in all windows, make scores that no loop or special kernel is worth.
-_MANY_KEYS = 1024
-
-
 def one_by_one(
     module: nn.Module, function: Callable[[Any, Any], Any], inputs: Any, axis: int, count: int
 ) -> Any:
@@ -179,6 +180,19 @@ def one_by_one(
     return jax.tree.map(lambda x: jnp.moveaxis(x.squeeze(axis + 1), 0, axis), out)
 
 
+# Fewer keys than this, as in all windows, make scores that no loop or special kernel is worth.
+_MANY_KEYS = 1024
+
+
+def _query_chunk() -> int:
+    """Queries per step where full attention goes in steps.
+
+    So few that the scores of 4096 keys stay near a CPU's second-level cache, so many that an accelerator is
+    busy.
+    """
+    return 256 if platform() == "cpu" else 1024
+
+
 def attend(
     query: jax.Array,
     key: jax.Array,
@@ -192,14 +206,14 @@ def attend(
 
     query is [B, P, Q, H, D]; key and value are [B, P, K, H, D]; bias, float32, broadcasts to
     [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
-    implementation is one of IMPLEMENTATIONS; None takes the best that the platform and the shapes allow.
+    implementation is "plain" or one of IMPLEMENTATIONS; None takes the best for the platform and the shapes.
     Returns ([B, P, Q, H, D] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
     chosen = implementation or best_implementation(query, key, plain=return_weights or bias is not None)
-    if chosen == "plain":
-        out, weights, total = _attend(query, key, value, bias)
-        return out, weights / total if return_weights else None
-    return IMPLEMENTATIONS[chosen](query, key, value), None
+    if chosen != "plain":
+        return IMPLEMENTATIONS[chosen](query, key, value), None
+    out, weights, total = _attend_plain(query, key, value, bias)
+    return out, weights / total if return_weights else None
 
 
 def best_implementation(query: jax.Array, key: jax.Array, *, plain: bool = False) -> str:
@@ -210,11 +224,11 @@ def best_implementation(query: jax.Array, key: jax.Array, *, plain: bool = False
     # cuDNN's conditions. On short key rows XLA's own fusions do better.
     if platform() == "gpu" and query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128:
         return "cudnn"
-    chunk = _QUERY_CHUNK.get(platform(), 1024)
+    chunk = _query_chunk()
     return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
 
 
-def _attend(
+def _attend_plain(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the result, and the softmax as its unnormalised weights and their sums.
@@ -241,7 +255,7 @@ def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
 def _attend_chunked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written."""
     batch, objects, queries, heads, width = query.shape
-    chunk = min(_QUERY_CHUNK.get(platform(), 1024), queries)
+    chunk = min(_query_chunk(), queries)
 
     def by_head(x: jax.Array) -> jax.Array:
         return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, width)
@@ -271,8 +285,5 @@ def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(query.shape)
 
 
-def _attend_plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    return _attend(query, key, value, None)[0]
-
-
-IMPLEMENTATIONS = {"plain": _attend_plain, "chunked": _attend_chunked, "cudnn": _attend_cudnn}
+# What `attend` may be told to use, beside "plain", which alone takes a bias and gives the weights.
+IMPLEMENTATIONS = {"chunked": _attend_chunked, "cudnn": _attend_cudnn}
