@@ -1,5 +1,6 @@
 """What all benchmarks share: the reference with the same weights, fair timing, sections of RESULTS.md."""
 
+import argparse
 import os
 import platform
 import re
@@ -29,6 +30,23 @@ HEAD = """# Results
 Both sides have the same weights and inputs, run on all cores and take turns, one call each, again and again:
 median (fastest - slowest). Compiling is apart. Times drift from hour to hour; ratios of one run hold.
 """
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line with what every benchmark takes: --image-size and --write."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--image-size", type=int, default=1024, help="height and width (default 1024)")
+    options.add_argument("--write", action="store_true", help="write the tables to benchmarks/RESULTS.md")
+    return options
+
+
+def report(section: str, text: str, write: bool) -> None:
+    """Print what was measured, and put it into its section of RESULTS.md if it is to be written."""
+    print(text)
+    if write:
+        write_section(section, text)
 
 
 def random_model(size: str, image_size: int = 1024) -> Sam2Model:

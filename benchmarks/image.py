@@ -1,11 +1,10 @@
 """How fast are the image encoder and the mask decoder, beside transformers on the same machine?
 
-python benchmarks/image.py --write                         # all sizes; about an hour on two cores
+python benchmarks/image.py --write                         # all sizes; about 20 minutes on two cores
 python benchmarks/image.py --sizes tiny --batches 1        # the smallest, in a few minutes
 python benchmarks/image.py --device cuda --write           # on a GPU, its own section of RESULTS.md
 """
 
-import argparse
 import gc
 import sys
 from collections.abc import Callable
@@ -25,13 +24,14 @@ from benchmarks.common import (
     in_bfloat16,
     matmul_rate,
     measure,
+    parser,
     random_model,
     reference_model,
+    report,
     require_device,
     setting,
     table,
     torch_variants,
-    write_section,
 )
 from benchmarks.flops import decoder_flops, encoder_flops
 from sam2_jax import Sam2Model
@@ -120,23 +120,19 @@ def row(work: str, timings: dict[str, Timing], names: list[str], floor: float, u
 
 def main() -> None:
     """Measure, print the table, and with --write put it into RESULTS.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--prompts", nargs="+", type=int, default=[1, 16, 64], help="for the first size")
-    parser.add_argument("--image-size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=7, help="rounds at most")
-    parser.add_argument("--seconds", type=float, default=45, help="after which a row has no more rounds")
-    parser.add_argument(
+    options = parser(__doc__)
+    options.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    options.add_argument("--batches", nargs="+", type=int, default=[1, 4])
+    options.add_argument("--prompts", nargs="+", type=int, default=[1, 16, 64], help="for the first size")
+    options.add_argument("--repeats", type=int, default=7, help="rounds at most")
+    options.add_argument("--seconds", type=float, default=45, help="after which a row has no more rounds")
+    options.add_argument(
         "--compile", nargs="*", default=["tiny"], help="sizes that torch.compile is timed for, at batch 1"
     )
-    parser.add_argument("--write", action="store_true", help="write the table to RESULTS.md")
-    arguments = parser.parse_args()
+    arguments = options.parse_args()
     if problem := require_device(arguments.device):
-        parser.error(problem)
+        options.error(problem)
 
     device, variants = arguments.device, torch_variants(arguments.device)
     names = [*OURS, *(variant.name for variant in variants)]
@@ -188,9 +184,7 @@ def main() -> None:
             titled("decoder", "ms"),
         ]
     )
-    print(f"\n{text}")
-    if arguments.write:
-        write_section(f"image {device}", text)
+    report(f"image {device}", text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python benchmarks/latency.py --write
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,11 +17,12 @@ from benchmarks.children import run_child
 from benchmarks.common import (
     SIZES,
     measure,
+    parser,
     random_model,
     reference_model,
+    report,
     setting,
     table,
-    write_section,
 )
 from sam2_jax import Sam2Model
 from sam2_jax.compilation import SETTING
@@ -95,14 +95,10 @@ def start_rows(folder: Path) -> list[list[str]]:
 
 def main() -> None:
     """Measure, print the tables, and with --write put them into RESULTS.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="tiny", choices=SIZES)
-    parser.add_argument("--image-size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--write", action="store_true", help="write the tables to RESULTS.md")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--size", default="tiny", choices=SIZES)
+    options.add_argument("--repeats", type=int, default=15)
+    arguments = options.parse_args()
 
     model = random_model(arguments.size, arguments.image_size)
     with tempfile.TemporaryDirectory() as name:
@@ -119,9 +115,7 @@ def main() -> None:
             table(["process", "import", "load weights", "first call", "second call"], starts),
         ]
     )
-    print(text)
-    if arguments.write:
-        write_section("latency", text)
+    report("latency", text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python benchmarks/memory.py --write
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.children import run_child
-from benchmarks.common import SIZES, random_model, setting, table, write_section
+from benchmarks.common import SIZES, parser, random_model, report, setting, table
 
 SIDES = (
     ("sam2_jax fp32", "ours", "float32"),
@@ -22,14 +21,10 @@ SIDES = (
 
 def main() -> None:
     """Measure, print the table, and with --write put it into RESULTS.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="tiny", choices=SIZES)
-    parser.add_argument("--image-size", type=int, default=1024)
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--write", action="store_true", help="write the table to RESULTS.md")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--size", default="tiny", choices=SIZES)
+    options.add_argument("--prompts", type=int, default=64)
+    arguments = options.parse_args()
 
     with tempfile.TemporaryDirectory() as name:
         random_model(arguments.size, arguments.image_size).save_pretrained(name, layout="transformers")
@@ -45,9 +40,7 @@ def main() -> None:
         f"{arguments.image_size} x {arguments.image_size}, encoder and {arguments.prompts} prompts, twice. "
         f"{setting()}.\n\n{table(head, rows)}"
     )
-    print(text)
-    if arguments.write:
-        write_section("memory", text)
+    report("memory", text, arguments.write)
 
 
 if __name__ == "__main__":

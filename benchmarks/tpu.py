@@ -26,11 +26,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks.common import SIZES, parser, report, table
 from sam2_jax import Sam2Config, released_config
 from sam2_jax.model.layers import compiling_for
 from sam2_jax.model.sam2 import Sam2
@@ -117,23 +120,22 @@ def programs(config: Sam2Config, dtype: str, batch: int, prompts: int) -> Iterat
         yield compile_program(name, module, "decode_masks", mesh, params, embeddings, points, labels)
 
 
-HEADER = (
-    "| program | arguments, MiB | outputs, MiB | temporaries, MiB | HBM, MiB | of 16 GiB | GFLOP "
-    "| compiling, s |\n|---|---|---|---|---|---|---|---|"
-)
+HEAD = [
+    *("program", "arguments, MiB", "outputs, MiB", "temporaries, MiB", "HBM, MiB", "of 16 GiB", "GFLOP"),
+    "compiling, s",
+]
 
 
-def row(program: Program) -> str:
+def row(program: Program) -> list[str]:
     """One line of the table."""
     sizes = (program.arguments, program.outputs, program.temporaries, program.memory)
-    cells = [
+    return [
         program.name,
         *(f"{size / 2**20:.1f}" for size in sizes),
         f"{program.memory / CHIP_MEMORY:.1%}",
         f"{program.flops / 1e9:.3f}",
         f"{program.seconds:.1f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def setting(size: str, image_size: tuple[int, int], dtype: str) -> str:
@@ -148,27 +150,25 @@ def setting(size: str, image_size: tuple[int, int], dtype: str) -> str:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Sam2Config]:
     """Read the command line, and refuse what cannot be compiled."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="tiny", choices=["tiny", "small", "base-plus", "large"])
-    parser.add_argument("--image-size", type=int, default=1024, help="height and width (default 1024)")
-    parser.add_argument("--batch", type=int, default=8, help=f"images, a multiple of {CHIPS} (default 8)")
-    parser.add_argument("--prompts", type=int, default=16, help="objects in each image (default 16)")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--write", action="store_true", help="write the table to benchmarks/RESULTS.md")
-    arguments = parser.parse_args(argv)
+    options = parser(__doc__)
+    options.add_argument("--size", default="tiny", choices=SIZES)
+    options.add_argument("--batch", type=int, default=8, help=f"images, a multiple of {CHIPS} (default 8)")
+    options.add_argument("--prompts", type=int, default=16, help="objects in each image (default 16)")
+    options.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    arguments = options.parse_args(argv)
     if arguments.batch < 1 or arguments.batch % CHIPS:
-        parser.error(f"--batch must be a multiple of {CHIPS}, one share for each chip; got {arguments.batch}")
+        options.error(
+            f"--batch must be a multiple of {CHIPS}, one share for each chip; got {arguments.batch}"
+        )
     if arguments.prompts < 1:
-        parser.error(f"--prompts must be at least 1; got {arguments.prompts}")
+        options.error(f"--prompts must be at least 1; got {arguments.prompts}")
     try:
         config = released_config(f"facebook/sam2.1-hiera-{arguments.size}")
         config = config.with_image_size(arguments.image_size)
     except ValueError as error:
-        parser.error(f"--image-size: {error}")
+        options.error(f"--image-size: {error}")
     if find_spec("libtpu") is None:
-        parser.error(
+        options.error(
             f"libtpu, which has the TPU's compiler, is not installed. In an environment of its own: {INSTALL}"
         )
     return arguments, config
@@ -180,25 +180,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.update(LIBTPU_SETTINGS)
     jax.config.update("jax_platforms", "cpu")  # JAX itself must not start on the TPU that is not there
     jax.config.update("jax_enable_compilation_cache", False)  # for compile times that mean something
-    lines = [HEADER]
+    rows = []
     for program in programs(config, arguments.dtype, arguments.batch, arguments.prompts):
-        lines.append(row(program))
-        print(lines[-1], file=sys.stderr, flush=True)  # the next one may take minutes
-    text = "\n".join(
-        [
-            "## TPU, compiled without one",
-            "",
-            setting(arguments.size, config.image_size, arguments.dtype),
-            "",
-            *lines,
-        ]
-    )
-    print(text)
-    if arguments.write:
-        sys.path.insert(0, str(Path(__file__).parent.parent))  # a script finds only its own folder
-        from benchmarks.common import write_section
-
-        write_section("tpu", text)
+        rows.append(row(program))
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)  # the next one may take minutes
+    described = setting(arguments.size, config.image_size, arguments.dtype)
+    text = f"## TPU, compiled without one\n\n{described}\n\n{table(HEAD, rows)}"
+    report("tpu", text, arguments.write)
 
 
 if __name__ == "__main__":

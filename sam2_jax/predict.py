@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,14 @@ _OBJECTS_PER_CALL = 64
 def _first_objects(tree: Any, objects: int) -> Any:
     """Drop padded objects: one small program for each number of objects, where slicing eagerly takes four."""
     return jax.tree.map(lambda x: x[:, :objects], tree)
+
+
+class _Call(NamedTuple):
+    """A call of the network: its method, the inputs or their shapes, the options."""
+
+    method: str
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
 
 
 class Sam2Model(PretrainedModel[Sam2Config]):
@@ -157,11 +165,9 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         """
         programs = self._programs(batch_sizes, objects, points, input_masks, multimask_output)
         seconds = {}
-        for name, (method, inputs, options) in tqdm(
-            programs.items(), desc="compiling", unit="program", disable=not progress
-        ):
+        for name, call in tqdm(programs.items(), desc="compiling", unit="program", disable=not progress):
             start = time.perf_counter()
-            self._compile(method, *inputs, **options)
+            self._compile(call.method, *call.inputs, **call.options)
             seconds[name] = time.perf_counter() - start
         return seconds
 
@@ -172,8 +178,8 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         points: Sequence[int],
         input_masks: Sequence[bool],
         multimask_output: Sequence[bool],
-    ) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
-        """What calls of these sizes run, by name: the method, the shapes of its inputs, its options."""
+    ) -> dict[str, _Call]:
+        """What calls of these sizes run, by name."""
         for name, sizes in (("batch_sizes", batch_sizes), ("objects", objects), ("points", points)):
             if not sizes or min(sizes) < 1:
                 raise ValueError(f"{name} must be numbers of at least 1; got {tuple(sizes)}")
@@ -186,27 +192,20 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         point_sizes = sorted({bucket(n, 4) for n in points})
         positions = self.get_image_wide_positional_embeddings()
         shape = jax.ShapeDtypeStruct
-        programs: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {}
+        pixel_channels = self.config.vision_config.backbone_config.num_channels
+        programs: dict[str, _Call] = {}
         for batch in sorted(set(batch_sizes)):
-            pixels = shape(
-                (batch, height, width, self.config.vision_config.backbone_config.num_channels), jnp.float32
-            )
-            programs[f"encoder, {batch} x {height} x {width}"] = "encode_image", (pixels,), {}
+            pixels = shape((batch, height, width, pixel_channels), jnp.float32)
+            programs[f"encoder, {batch} x {height} x {width}"] = _Call("encode_image", (pixels,), {})
             embeddings = tuple(shape((batch, f * rows, f * columns, c), dtype) for f, c in maps)
             for count, n, masked, multi in product(object_sizes, point_sizes, input_masks, multimask_output):
+                prompts = shape((batch, count, n, 2), jnp.float32), shape((batch, count, n), jnp.int32)
                 masks = shape((batch, count, 4 * rows, 4 * columns), jnp.float32) if masked else None
-                inputs = (
-                    embeddings,
-                    shape((batch, count, n, 2), jnp.float32),
-                    shape((batch, count, n), jnp.int32),
-                    *(masks, None, None, positions),
-                )
+                inputs = (embeddings, *prompts, masks, None, None, positions)
                 options = {"multimask_output": multi, "mask_padding": self.padding == "masked"}
                 kind = f"{'masks, ' * masked}{'several masks out' if multi else 'one mask out'}"
-                programs[f"decoder, {batch} x {count} objects x {n} points, {kind}"] = (
-                    *("decode_masks", inputs),
-                    options,
-                )
+                name = f"decoder, {batch} x {count} objects x {n} points, {kind}"
+                programs[name] = _Call("decode_masks", inputs, options)
         return programs
 
     def predictor(

@@ -171,13 +171,16 @@ class PretrainedModel(Generic[Config]):
 
         Returns its result and what modules sowed into the collections to record.
         """
-        fixed = tuple(sorted(options.items()))
-        return _apply(self.module, self.params, *inputs, method=method, record=record, options=fixed)
+        return _apply(self.module, self.params, *inputs, **_fixed(method, record, options))
 
     def _compile(self, method: str, *inputs: Any, **options: Any) -> None:
         """Compile what `_run` would for inputs like these, arrays or their shapes, without running it."""
-        fixed = tuple(sorted(options.items()))
-        _apply.lower(self.module, self.params, *inputs, method=method, record=(), options=fixed).compile()
+        _apply.lower(self.module, self.params, *inputs, **_fixed(method, (), options)).compile()
+
+
+def _fixed(method: str, record: tuple[str, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program of `_apply` is compiled for, beside shapes."""
+    return {"method": method, "record": record, "options": tuple(sorted(options.items()))}
 
 
 def _check_dtype(name: str, dtype: Any) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import pytest
-from small_models import random_tensors, small_config
+from small_models import model_of, small_config
 from tolerances import TOLERANCES, worst
 
 from sam2_jax import Sam2Model
-from sam2_jax.checkpoint import names
+from sam2_jax.model.sam2 import Sam2
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -66,5 +66,23 @@ def reference_dir() -> Path:
 @pytest.fixture(scope="session")
 def small_model() -> Sam2Model:
     """A small model with random weights."""
-    config = small_config()
-    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))))
+    return model_of(small_config())
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The network's method traced, each time one is: tracing runs its Python, and nothing else does."""
+    seen: list[str] = []
+
+    def count(method: str) -> None:
+        original = getattr(Sam2, method)
+
+        def counted(self: Sam2, *args: Any, **options: Any) -> Any:
+            seen.append(method)
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(Sam2, method, counted)
+
+    count("encode_image")
+    count("decode_masks")
+    return seen

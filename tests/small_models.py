@@ -1,8 +1,12 @@
 """Small networks with well-spread random weights, the same on every machine, for tests and goldens."""
 
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
 import numpy as np
 
-from sam2_jax import Sam2Config
+from sam2_jax import Sam2Config, Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.predict import parameter_shapes
 
@@ -56,3 +60,19 @@ def random_tensors(config: Sam2Config, seed: int = 0) -> dict[str, np.ndarray]:
         scale = {"kernel": fan_in**-0.5, "scale": 0.2, "bias": 0.2}.get(name.rpartition(".")[2], 0.5)
         flat[name] = (noise * scale + name.endswith("scale")).astype(np.float32)
     return names.to_torch(flat)
+
+
+def model_of(config: Sam2Config, **options: Any) -> Sam2Model:
+    """A model with random weights; options are Sam2Model's."""
+    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))), **options)
+
+
+_own_widths = count(100, 4)
+
+
+def model_of_its_own() -> Sam2Model:
+    """The smallest model, but of a width for which nothing can have been traced before."""
+    config = smallest_config()
+    return model_of(
+        replace(config, mask_decoder_config=replace(config.mask_decoder_config, mlp_dim=next(_own_widths)))
+    )

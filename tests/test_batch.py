@@ -5,7 +5,6 @@ import json
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_models import random_tensors, smallest_config
+from small_models import model_of, model_of_its_own, smallest_config
 from tolerances import assert_close
 
 from sam2_jax import Sam2Model
 from sam2_jax import batch as batch_module
 from sam2_jax.batch import BatchResult, Task, predict_batch
-from sam2_jax.checkpoint import names
-from sam2_jax.model.sam2 import Sam2
 
 POINTS = [[(3, 4)]]
 
 
-def model_of(**options: Any) -> Sam2Model:
-    config = smallest_config()
-    decoder = replace(config.mask_decoder_config, **options)
-    config = replace(config, mask_decoder_config=decoder)
-    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))))
-
-
 @pytest.fixture(scope="module")
 def model() -> Sam2Model:
-    return model_of()
+    return model_of(smallest_config())
 
 
 def photo(height: int = 30, width: int = 40, seed: int = 0) -> np.ndarray:
@@ -82,7 +72,7 @@ def tasks(draw: Any) -> dict[str, Any]:
 @given(work=st.lists(tasks(), min_size=1, max_size=5))
 @settings(deadline=None, derandomize=True, max_examples=25)
 def test_a_batch_equals_its_items_alone(work: list[dict[str, Any]]) -> None:
-    model = model_of()
+    model = model_of(smallest_config())
     alone = run(model, work, multimask_output=True)
     together = run(model, work, batch_size=3, multimask_output=True)
     assert len(together) == len(alone) == len(work)
@@ -201,23 +191,11 @@ def test_the_next_batch_is_launched_before_results_are_used(
     assert encoded == [3, 3, 3], "the last batch is filled up"
 
 
-def test_nothing_compiles_again_for_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(mlp_dim=56)  # of its own, so that no other test has compiled for it
-    traced: list[str] = []
-
-    def count(method: str) -> None:
-        run_method = getattr(Sam2, method)
-
-        def counted(self: Sam2, *args: Any, **options: Any) -> Any:
-            traced.append(method)  # tracing runs its Python, and nothing else does
-            return run_method(self, *args, **options)
-
-        monkeypatch.setattr(Sam2, method, counted)
-
-    count("encode_image")
-    count("decode_masks")
+def test_nothing_compiles_again_for_the_last_batch(traces: list[str]) -> None:
+    model = model_of_its_own()
+    traces.clear()  # building a model traces it too
     run(model, [Task(photo(), POINTS)] * 4, batch_size=3)
-    assert sorted(traced) == ["decode_masks", "encode_image"]
+    assert sorted(traces) == ["decode_masks", "encode_image"]
 
 
 def test_photos_with_far_more_objects_are_decoded_by_themselves(

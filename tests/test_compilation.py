@@ -4,44 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from small_models import random_tensors, smallest_config
+from small_models import model_of_its_own
 
 from sam2_jax import Sam2Model, use_compilation_cache
-from sam2_jax.checkpoint import names
-from sam2_jax.model.sam2 import Sam2
 
 PIXELS = np.random.default_rng(60).standard_normal((3, 64, 64, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The method traced, each time one is: tracing runs its Python, and nothing else does."""
-    seen: list[str] = []
-    for method in ("encode_image", "decode_masks"):
-        original = getattr(Sam2, method)
-
-        def counted(
-            self: Sam2, *args: Any, _method: str = method, _run: Any = original, **kwargs: Any
-        ) -> Any:
-            seen.append(_method)
-            return _run(self, *args, **kwargs)
-
-        monkeypatch.setattr(Sam2, method, counted)
-    return seen
-
-
-def own_model(mlp_dim: int) -> Sam2Model:
-    """A small model of a width of its own, so that no other test has compiled for it."""
-    config = smallest_config()
-    config = replace(config, mask_decoder_config=replace(config.mask_decoder_config, mlp_dim=mlp_dim))
-    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))))
 
 
 def workload(model: Sam2Model) -> Iterator[Any]:
@@ -59,7 +32,7 @@ def workload(model: Sam2Model) -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_mixed_workload_traces_a_few_shapes_once(traces: list[str]) -> None:
-    model = own_model(mlp_dim=40)
+    model = model_of_its_own()
     traces.clear()
     assert len(list(workload(model))) == 30
     # A click alone; up to 4 clicks, or a box, on 1, 2, 4 or 8 objects.
@@ -73,7 +46,7 @@ def test_a_mixed_workload_traces_a_few_shapes_once(traces: list[str]) -> None:
 def test_what_was_compiled_ahead_is_not_traced_again(
     traces: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = own_model(mlp_dim=44)
+    model = model_of_its_own()
     traces.clear()
     seconds = model.compile(objects=(1, 3), points=(2,), progress=True)
     assert list(seconds) == [

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import random_tensors, smallest_config
+from small_models import model_of, model_of_its_own, smallest_config
 from tolerances import relative_error
 
 from sam2_jax import (
-    Sam2Config,
     Sam2ImageProcessor,
     Sam2ImageSegmentationOutput,
     Sam2Model,
@@ -21,7 +20,7 @@ from sam2_jax import (
 )
 from sam2_jax.checkpoint import names
 from sam2_jax.model.layers import layer_norm
-from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
+from sam2_jax.model.sam2 import ImageEmbeddings
 
 RNG = np.random.default_rng(30)
 POINTS = RNG.uniform(0, 64, (2, 5, 4, 2)).astype(np.float32)
@@ -30,10 +29,6 @@ BOXES = np.sort(RNG.uniform(0, 64, (2, 5, 2, 2)), axis=2).reshape(2, 5, 4).astyp
 MASKS = (5 * RNG.standard_normal((2, 5, 16, 16))).astype(np.float32)
 # What reordering of a sum may change at most; any real difference is far above it.
 ROUNDING = 1e-5
-
-
-def model_of(config: Sam2Config, **options: Any) -> Sam2Model:
-    return Sam2Model(config, names.unflatten(names.to_flax(random_tensors(config))), **options)
 
 
 @pytest.fixture(scope="module")
@@ -781,7 +776,7 @@ def test_other_parameters_give_other_results_without_compiling_again(
     model: Sam2Model,
     embeddings: ImageEmbeddings,
     whole: Sam2ImageSegmentationOutput,
-    traces: list[None],
+    traces: list[str],
 ) -> None:
     other = Sam2Model(model.config, jax.tree.map(lambda x: 1.1 * x, model.params))
     outputs = other(image_embeddings=embeddings, input_points=POINTS, input_labels=LABELS)
@@ -789,29 +784,13 @@ def test_other_parameters_give_other_results_without_compiling_again(
     assert not traces
 
 
-@pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Grows by one whenever the decoder is traced, since tracing is what runs its Python."""
-    seen: list[None] = []
-    decode = Sam2.decode_masks
-
-    def counted(self: Sam2, *args: Any, **kwargs: Any) -> Any:
-        seen.append(None)
-        return decode(self, *args, **kwargs)
-
-    monkeypatch.setattr(Sam2, "decode_masks", counted)
-    return seen
-
-
 @pytest.mark.slow
 def test_any_number_of_points_and_objects_needs_few_compilations(
-    traces: list[None], caplog: pytest.LogCaptureFixture
+    traces: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = smallest_config()
-    # Of its own, so that no other test has compiled for it.
-    model = model_of(replace(config, mask_decoder_config=replace(config.mask_decoder_config, mlp_dim=48)))
-    traces.clear()  # building a model traces it too
+    model = model_of_its_own()
     embeddings = model.get_image_embeddings(np.ones((1, 64, 64, 3), np.float32))
+    traces.clear()  # building a model traces it too
     points = np.random.default_rng(35).uniform(0, 64, (1, 16, 8, 2)).astype(np.float32)
     shapes = [(objects, count) for objects in range(1, 17) for count in range(1, 9)]
 

@@ -20,15 +20,12 @@ DECODER = tpu.Program("decoder, batch 8", arguments=2**19, outputs=0, temporarie
 
 
 def test_a_row_shows_mebibytes_their_share_of_a_chip_and_gigaflops() -> None:
-    assert tpu.row(ENCODER) == (
-        "| encoder, batch 8 | 50.0 | 1024.0 | 3072.0 | 4146.0 | 25.3% | 250.000 | 61.3 |"
-    )
-    assert tpu.row(DECODER) == "| decoder, batch 8 | 0.5 | 0.0 | 0.0 | 0.5 | 0.0% | 0.004 | 0.0 |"
+    assert " ".join(tpu.row(ENCODER)) == "encoder, batch 8 50.0 1024.0 3072.0 4146.0 25.3% 250.000 61.3"
+    assert " ".join(tpu.row(DECODER)) == "decoder, batch 8 0.5 0.0 0.0 0.5 0.0% 0.004 0.0"
 
 
 def test_rows_and_header_have_the_same_columns() -> None:
-    columns = {line.count("|") for line in [*tpu.HEADER.splitlines(), tpu.row(ENCODER), tpu.row(DECODER)]}
-    assert len(columns) == 1
+    assert len(tpu.row(ENCODER)) == len(tpu.row(DECODER)) == len(tpu.HEAD)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +62,9 @@ def test_encoder_and_decoder_compile_for_a_tpu() -> None:
     done = subprocess.run(command, cwd=script.parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    header = lines.index(tpu.HEADER.splitlines()[0])
-    columns = [name.strip() for name in lines[header].strip("|").split("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 :] if line]
-    rows = [dict(zip(columns, row, strict=True)) for row in cells]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert cells[0] == tpu.HEAD
+    rows = [dict(zip(tpu.HEAD, row, strict=True)) for row in cells[2:]]
     assert [row["program"] for row in rows] == ["encoder, batch 4", "decoder, batch 4, 2 prompts each"]
     for row in rows:
         assert float(row["GFLOP"]) > 0
