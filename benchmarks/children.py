@@ -31,7 +31,7 @@ def run_child(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _peak_memory() -> float:
+def peak_memory() -> float:
     """Most resident memory of this process so far, in MB."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage counts the parent's, from before this program was loaded
@@ -76,7 +76,7 @@ def main() -> None:
     side, folder, prompts, dtype = sys.argv[1:]
     imported, call = {"ours": _ours, "torch": _torch}[side](folder, dtype)
     loaded = time.perf_counter()
-    memory = _peak_memory()
+    memory = peak_memory()
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def main() -> None:
         start = time.perf_counter()
         call(pixels, points)
         seconds.append(time.perf_counter() - start)
-    peak = _peak_memory()
+    peak = peak_memory()
     result = {"import": imported - _START, "load": loaded - imported, "loaded": memory, "peak": peak}
     print(json.dumps(result | {"first": seconds[0], "second": seconds[1]}))
 

@@ -12,11 +12,13 @@ from sam2_jax.config import (
     Sam2VisionConfig,
     released_config,
 )
+from sam2_jax.generate import AutomaticMaskGenerator
 from sam2_jax.outputs import (
     Sam2HieraDetModelOutput,
     Sam2ImageSegmentationOutput,
     Sam2VisionEncoderOutput,
 )
+from sam2_jax.pipelines import pipeline
 from sam2_jax.predict import Sam2Model
 from sam2_jax.predictor import ImagePredictor
 from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
@@ -25,6 +27,7 @@ from sam2_jax.vision import Sam2HieraDetModel, Sam2VisionModel
 
 __all__ = [
     "RELEASED_MODELS",
+    "AutomaticMaskGenerator",
     "ImagePredictor",
     "Sam2Config",
     "Sam2HieraDetConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "Sam2VisionConfig",
     "Sam2VisionEncoderOutput",
     "Sam2VisionModel",
+    "pipeline",
     "predict_batch",
     "released_config",
     "use_compilation_cache",

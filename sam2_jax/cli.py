@@ -16,7 +16,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from sam2_jax.annotate import annotate, find_photos
 from sam2_jax.atomic import write_together
+from sam2_jax.generate import PRESETS, AutomaticMaskGenerator, MaskGenerationOptions
+from sam2_jax.pipelines import DEFAULT_MODEL
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
@@ -24,8 +27,6 @@ from sam2_jax.processing.images import open_image, to_rgb
 from sam2_jax.processing.photo_prompts import read_box, read_points
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import encode_rle
-
-DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
 _EXAMPLE = """example, two objects, the first by two clicks and the second by a box:
   sam2-jax segment truck.jpg --point 500,375 --negative 1125,625 --object --box 425,600,700,875
@@ -129,7 +130,42 @@ def build_parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="FILE", help="also write scores, boxes and run lengths there"
     )
     segment.set_defaults(run=segment_photo)
+    _add_generate(commands)
     return parser
+
+
+def _add_generate(commands: Any) -> None:
+    generate = commands.add_parser(
+        "generate",
+        help="segment everything in photos, without prompts",
+        description="Find all masks of photos; write overlays, label maps and COCO annotations to a folder. "
+        "Given again, the command goes on where it stopped.",
+        epilog="example, a folder of photos, small things looked for in crops as well:\n"
+        "  sam2-jax generate photos --output masks --crop-n-layers 1\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    generate.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="picture files or folders")
+    generate.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
+    generate.add_argument("--model", default=DEFAULT_MODEL, help="hub id or folder (default: %(default)s)")
+    generate.add_argument("--revision", help="commit, tag or branch of the hub model")
+    generate.add_argument(
+        "--preset", choices=PRESETS, default="meta", help="whose default thresholds (default: %(default)s)"
+    )
+    for name, kind, meaning in _GENERATE_OPTIONS:
+        option = f"--{name.replace('_', '-')}"
+        generate.add_argument(option, type=kind, metavar="N", dest=name, help=meaning)
+    generate.set_defaults(run=generate_masks)
+
+
+_GENERATE_OPTIONS: tuple[tuple[str, Any, str], ...] = (
+    ("points_per_side", int, "points on a side of the grid of clicks (default: 32)"),
+    ("points_per_batch", int, "clicks decoded together (default: 64)"),
+    ("pred_iou_thresh", float, "least predicted IoU of a mask (default: 0.8, transformers 0.88)"),
+    ("stability_score_thresh", float, "least stability of a mask (default: 0.95)"),
+    ("crop_n_layers", int, "layers of crops looked at beside the photo (default: 0)"),
+    ("crop_n_points_downscale_factor", float, "fewer points for each layer by this factor (default: 1)"),
+    ("min_mask_region_area", float, "remove holes and islands of fewer pixels (default: 0)"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,14 +175,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
         try:
-            arguments.run(arguments)
+            return arguments.run(arguments) or 0
         except ValueError as error:
             print(f"sam2-jax: error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("sam2-jax: stopped; nothing half-written is left", file=sys.stderr)
             return 130
-    return 0
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -210,6 +245,30 @@ def segment_photo(arguments: argparse.Namespace) -> None:
                 f"object {number}: predicted IoU {candidate.score:.3f}, {candidate.mask.sum()} pixels "
                 f"({share:.1f} %), box {x},{y} to {x + w},{y + h}"
             )
+
+
+def generate_masks(arguments: argparse.Namespace) -> int:
+    """The `generate` command; 1 if a photo failed, though all others are done."""
+    photos = find_photos(arguments.photos)
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise ValueError(f"--output must be a folder; {arguments.output} is a file")
+    given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
+    options = {name: value for name, value in given.items() if value is not None}
+    MaskGenerationOptions(**options)  # what cannot be meant is refused before the model is loaded
+    with _step(f"load {arguments.model}"):
+        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
+        generator = AutomaticMaskGenerator(model, preset=arguments.preset, **options)
+    start = time.perf_counter()
+    done = annotate(generator, photos, arguments.output, model_name=str(arguments.model))
+    seconds = time.perf_counter() - start
+    before = f", {_count(done.skipped, 'photo')} done before" if done.skipped else ""
+    print(
+        f"{arguments.output}: {_count(done.masks, 'mask')} in {_count(done.photos + done.skipped, 'photo')}"
+        f"{before}; {seconds:.1f} s"
+    )
+    for photo, problem in done.failed.items():
+        print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
+    return 1 if done.failed else 0
 
 
 def _decode(

@@ -70,9 +70,9 @@ def model_of(config: Sam2Config, **options: Any) -> Sam2Model:
 _own_widths = count(100, 4)
 
 
-def model_of_its_own() -> Sam2Model:
+def model_of_its_own(image_size: int = 64) -> Sam2Model:
     """The smallest model, but of a width for which nothing can have been traced before."""
-    config = smallest_config()
+    config = smallest_config(image_size)
     return model_of(
         replace(config, mask_decoder_config=replace(config.mask_decoder_config, mlp_dim=next(_own_widths)))
     )

@@ -27,9 +27,18 @@ MAY_IMPORT = {
         *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
         *("processing", "predictor", "batch"),
     },
-    "cli": {"config", "atomic", "hub", "model", "processing", "checkpoint", "predict", "predictor", "batch"},
+    "generate": {"config", "processing", "predict"},
+    "pipelines": {"processing", "predict", "generate"},
+    "annotate": {"atomic", "processing", "batch", "generate"},
+    "cli": {
+        *("config", "atomic", "hub", "model", "processing", "checkpoint", "predict", "predictor", "batch"),
+        *("generate", "pipelines", "annotate"),
+    },
     "__main__": {"cli"},
-    "__init__": {"compilation", "config", "outputs", "predict", "vision", "processing", "predictor", "batch"},
+    "__init__": {
+        *("compilation", "config", "outputs", "predict", "vision", "processing", "predictor", "batch"),
+        *("generate", "pipelines"),
+    },
 }
 PROCESSING_NEEDS = {"numpy", "PIL", "scipy", "sam2_jax", *sys.stdlib_module_names}
 FORBIDDEN = {"torch", "transformers", "torchvision", "convert", "tests", "benchmarks", "pickle"}

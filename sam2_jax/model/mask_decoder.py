@@ -105,6 +105,8 @@ class Objects(NamedTuple):
     middle: jax.Array
 
 
+# Logits of a mask that is not computed, the value by which SAM 2 says: no object.
+NO_MASK = -1024.0
 # Maps of fewer positions fit the cache for several objects at once.
 _LARGE_MAP = 32 * 32
 # From this many objects on, projecting their image once costs less than absorbing projections for each.
@@ -159,6 +161,9 @@ class MaskDecoder(nn.Module):
         token_mask: jax.Array | None = None,
         attention_similarity: jax.Array | None = None,
         target_embedding: jax.Array | None = None,
+        min_score: jax.Array | None = None,
+        *,
+        multimask_output: bool = True,
     ) -> MaskPrediction:
         """Predict all masks: index 0 is the single-mask output, the rest are the multimask outputs.
 
@@ -167,6 +172,8 @@ class MaskDecoder(nn.Module):
         token_mask: [B, P, N], False for padding tokens, which nothing may attend to.
         attention_similarity: float32, broadcasts to [B, P, heads, T, h * w]; target_embedding broadcasts to
         [B, P, T, C], where T counts the object-score, IoU and mask tokens, then the prompts.
+        min_score: an object whose predicted IoU nowhere exceeds it, among the outputs that multimask_output
+        chooses from, is not upscaled: its masks are NO_MASK. It saves time where objects go one by one.
         """
         fine, middle, coarse = features
         batch, objects = sparse.shape[:2]
@@ -194,7 +201,13 @@ class MaskDecoder(nn.Module):
         inputs = Objects(
             tokens, image, token_bias, attention_similarity, target_embedding, shared, fine, middle
         )
-        decode = partial(MaskDecoder._decode, positions=positions, grid_size=(height, width))
+        decode = partial(
+            MaskDecoder._decode,
+            positions=positions,
+            grid_size=(height, width),
+            min_score=min_score,
+            first=1 if multimask_output else 0,
+        )
         if platform() != "cpu" or self._records() or height * width < _LARGE_MAP:
             return decode(self, inputs)
 
@@ -208,9 +221,18 @@ class MaskDecoder(nn.Module):
         collections = ("attentions", "intermediates")
         return self.is_initializing() or any(recording(self, name) for name in collections)
 
-    def _decode(self, inputs: Objects, positions: jax.Array, grid_size: tuple[int, int]) -> MaskPrediction:
-        """Predict masks of objects on images whose K = h * w positions are [1, 1, K, C]."""
-        batch, objects = inputs.tokens.shape[:2]
+    def _decode(
+        self,
+        inputs: Objects,
+        positions: jax.Array,
+        grid_size: tuple[int, int],
+        min_score: jax.Array | None,
+        first: int,
+    ) -> MaskPrediction:
+        """Predict masks of objects on images whose K = h * w positions are [1, 1, K, C].
+
+        Without a score above min_score, from output `first` on, an object has none.
+        """
         tokens, image = self.transformer(
             inputs.tokens,
             inputs.image,
@@ -225,23 +247,45 @@ class MaskDecoder(nn.Module):
         hyper = jnp.stack(
             [mlp(mask_tokens[:, :, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 2
         )
-        pixels = self._upscale(image, inputs.fine, inputs.middle)
+        scores = nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32))
+        masks_of = partial(MaskDecoder._masks, grid_size=grid_size)
+        if min_score is None:
+            masks = masks_of(self, image, inputs.fine, inputs.middle, hyper)
+        else:
+            is_promising = (scores[:, :, first:] > min_score).any(axis=-1)
+            height, width = (side * round(inputs.fine.shape[3] ** 0.5) for side in grid_size)
+            none = jnp.full((*hyper.shape[:3], height, width), NO_MASK)
+            operands = image, inputs.fine, inputs.middle, hyper
+            masks = nn.cond(is_promising.any(), masks_of, lambda *_: none, self, *operands)
+            masks = jnp.where(is_promising[..., None, None, None], masks, NO_MASK)
+        return MaskPrediction(
+            masks=masks,
+            iou_scores=scores,
+            tokens=mask_tokens,
+            object_score_logits=self.pred_obj_score_head(tokens[:, :, 0]).astype(jnp.float32),
+        )
+
+    def _masks(
+        self,
+        image: jax.Array,
+        fine: jax.Array,
+        middle: jax.Array,
+        hyper: jax.Array,
+        grid_size: tuple[int, int],
+    ) -> jax.Array:
+        """Upscale image [B, P, K, C] and weigh its channels by hyper [B, P, M, C / 8]: [B, P, M, H, W]."""
+        batch, objects = image.shape[:2]
         # Logits are compared with thresholds: no TF32 or bfloat16 passes here, where they cost little.
         masks = jnp.einsum(
             "bpksc,bpmc->bpksm",
-            pixels,
+            self._upscale(image, fine, middle),
             hyper,
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
         masks = from_sub_pixels(masks.reshape(batch * objects, *masks.shape[2:]), *grid_size)
         masks = jnp.moveaxis(masks, -1, 1)
-        return MaskPrediction(
-            masks=masks.reshape(batch, objects, *masks.shape[1:]),
-            iou_scores=nn.sigmoid(self.iou_prediction_head(tokens[:, :, 1]).astype(jnp.float32)),
-            tokens=mask_tokens,
-            object_score_logits=self.pred_obj_score_head(tokens[:, :, 0]).astype(jnp.float32),
-        )
+        return masks.reshape(batch, objects, *masks.shape[1:])
 
     def _upscale(self, image: jax.Array, fine: jax.Array, middle: jax.Array) -> jax.Array:
         """Upscale image [B, P, K, C] to sub-pixels [B, P, K, 16, C / 8], adding the finer features."""

@@ -148,6 +148,7 @@ class Sam2(nn.Module):
         attention_similarity: jax.Array | None = None,
         target_embedding: jax.Array | None = None,
         image_positions: jax.Array | None = None,
+        min_score: jax.Array | None = None,
         *,
         multimask_output: bool = True,
         mask_padding: bool = True,
@@ -171,6 +172,8 @@ class Sam2(nn.Module):
             token_mask if mask_padding else None,
             attention_similarity,
             target_embedding,
+            min_score,
+            multimask_output=multimask_output,
         )
         return self.mask_decoder.select(prediction, multimask_output)
 

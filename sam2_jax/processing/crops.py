@@ -51,12 +51,12 @@ def generate_crop_boxes(
     side = [target_size] * 2 if np.ndim(target_size) == 0 else target_size
     height, width = _whole_numbers("target_size", side, "a side or (height, width)")
     picture = to_rgb(image)
-    layers = [_layer_boxes(picture.shape[:2], layer, overlap_ratio) for layer in range(crop_n_layers + 1)]
+    layers = [layer_boxes(picture.shape[:2], layer, overlap_ratio) for layer in range(crop_n_layers + 1)]
     boxes = [box for layer in layers for box in layer]
     grids = []
     for layer, members in enumerate(layers):
         side_points = max(1, int(points_per_crop / crop_n_points_downscale_factor**layer))
-        grids += [_point_grid(side_points) * (width, height)] * len(members)
+        grids += [point_grid(side_points) * (width, height)] * len(members)
 
     most = max(map(len, grids))
     points = np.full((1, most, len(boxes), 2), _PADDING, np.float32)
@@ -91,7 +91,7 @@ def _check_layers(
         )
 
 
-def _layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> list[Box]:
+def layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> list[Box]:
     """Boxes of the 2^layer x 2^layer crops of a picture of (height, width), column by column."""
     height, width = size
     if layer == 0:
@@ -109,7 +109,7 @@ def _layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> lis
     return [(x, y, min(x + crop_width, width), min(y + crop_height, height)) for x, y in product(lefts, tops)]
 
 
-def _point_grid(side: int) -> np.ndarray:
+def point_grid(side: int) -> np.ndarray:
     """The centres of side x side equal cells of the unit square, [side^2, (x, y)], row by row."""
     centres = (np.arange(side) + 0.5) / side
     return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
@@ -164,7 +164,7 @@ def filter_masks(
                 continue
         inside = logits > mask_threshold
         box = mask_to_boxes(inside) + corner
-        if _is_near_crop_edge(box, crop, (0, 0, width, height)):
+        if is_near_crop_edge(box, crop, (0, 0, width, height)):
             continue
         whole = np.zeros((height, width), bool)
         whole[y0:y1, x0:x1] = inside
@@ -174,7 +174,7 @@ def filter_masks(
     return kept_masks, np.array(kept_scores, np.float32), np.array(kept_boxes, np.int64).reshape(-1, 4)
 
 
-def _is_near_crop_edge(box: np.ndarray, crop: Sequence[int], picture: Sequence[int]) -> bool:
+def is_near_crop_edge(box: np.ndarray, crop: Sequence[int], picture: Sequence[int]) -> bool:
     """Whether a box comes near to an edge of its crop where the picture goes on."""
     near_crop = np.abs(box - crop) <= _EDGE
     near_picture = np.abs(box - picture) <= _EDGE

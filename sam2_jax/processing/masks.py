@@ -1,5 +1,6 @@
 """Mask logits: upscaling to the photo, stability, one object per pixel."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -7,25 +8,53 @@ import numpy as np
 _BAND = 2**18  # numbers worked on at a time, few enough to stay in a processor's cache
 
 
-def upscale(logits: Any, height: int, width: int) -> np.ndarray:
+Window = tuple[slice, slice]
+"""Rows and columns of a picture."""
+
+
+def upscale(logits: Any, height: int, width: int, window: Window | None = None) -> np.ndarray:
     """Resize logits [..., h, w] to float32 [..., height, width], bilinear, without antialias.
 
     Equal to torch's `interpolate(mode="bilinear", align_corners=False)`, to the last bits of float32.
+    window: compute only this part of the result.
     """
     logits = np.asarray(logits, np.float32)
-    left, right, weight = _bilinear(logits.shape[-1], width)
-    wide = logits.take(left, axis=-1) * (1 - weight) + logits.take(right, axis=-1) * weight
-    above, below, weight = _bilinear(logits.shape[-2], height)
-    out = np.empty((*logits.shape[:-2], height, width), np.float32)
-    rows = max(1, _BAND * height // max(out.size, 1))
-    for start in range(0, height, rows):
-        band = slice(start, start + rows)
-        lower = weight[band, None]
-        np.multiply(wide.take(above[band], axis=-2), 1 - lower, out=out[..., band, :])
-        out[..., band, :] += wide.take(below[band], axis=-2) * lower
+    rows, columns = window or (slice(0, height), slice(0, width))
+    left, right, across = (x[columns] for x in _bilinear(logits.shape[-1], width))
+    above, below, down = (x[rows] for x in _bilinear(logits.shape[-2], height))
+    out = np.empty((*logits.shape[:-2], len(above), len(left)), np.float32)
+    if not out.size:
+        return out
+    first = above[0]
+    logits = logits[..., first : below[-1] + 1, :]
+    wide = logits.take(left, axis=-1) * (1 - across) + logits.take(right, axis=-1) * across
+    step = max(1, _BAND * len(above) // out.size)
+    for start in range(0, len(above), step):
+        band = slice(start, start + step)
+        lower = down[band, None]
+        np.multiply(wide.take(above[band] - first, axis=-2), 1 - lower, out=out[..., band, :])
+        out[..., band, :] += wide.take(below[band] - first, axis=-2) * lower
     return out
 
 
+def window_above(logits: np.ndarray, level: float, height: int, width: int) -> Window | None:
+    """The part of the picture outside of which no logit exceeds level, once [h, w] are upscaled to its size.
+
+    Upscaled logits are means of their neighbours. None if there is no such part.
+    """
+    above = logits > level - 1e-3  # for a mean may be rounded up
+    window = []
+    for axis, size in ((1, height), (0, width)):
+        inside = np.flatnonzero(above.any(axis=axis))
+        if not inside.size:
+            return None
+        first, second, _ = _bilinear(len(logits[0]) if axis == 0 else len(logits), size)
+        start, stop = np.searchsorted(second, inside[0]), np.searchsorted(first, inside[-1], side="right")
+        window.append(slice(int(start), int(stop)))
+    return window[0], window[1]
+
+
+@lru_cache(maxsize=8)
 def _bilinear(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices of the two neighbours and weight of the second, for each target pixel.
 

@@ -1,0 +1,108 @@
+"""Masks found by themselves: judged without being drawn, chosen among, and cleaned of small regions.
+
+Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix B; Meta's SAM2AutomaticMaskGenerator.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
+from sam2_jax.processing.components import label_components
+from sam2_jax.processing.crops import Box
+from sam2_jax.processing.masks import stability_score, upscale, window_above
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One mask that the network proposes in a crop.
+
+    logits: float32 [h, w], low-resolution, of the crop. score: the predicted IoU. point: the click (x, y) in
+    the picture. stability: how little the mask depends on its threshold (`masks.stability_score`). box: x0,
+    y0, x1, y1 in the picture, inclusive. crop: the crop's box in the picture.
+    """
+
+    logits: np.ndarray
+    score: float
+    point: tuple[float, float]
+    stability: float
+    box: np.ndarray
+    crop: Box
+
+    def mask(self, picture_size: tuple[int, int], threshold: float) -> np.ndarray:
+        """Draw the mask, bool [H, W], in a picture of (height, width)."""
+        x0, y0, x1, y1 = self.crop
+        mask = np.zeros(picture_size, bool)
+        size = y1 - y0, x1 - x0
+        if window := window_above(self.logits, threshold, *size):
+            mask[y0:y1, x0:x1][window] = upscale(self.logits, *size, window) > threshold
+        return mask
+
+
+def judge(
+    logits: np.ndarray, size: tuple[int, int], threshold: float, offset: float
+) -> tuple[float, np.ndarray]:
+    """Stability and box [x0, y0, x1, y1], inclusive, of low-resolution logits [h, w] upscaled to a size.
+
+    Both are those of the whole (height, width), of which only the part is computed where something is.
+    """
+    window = window_above(logits, threshold - offset, *size)
+    if window is None:
+        return 0.0, np.zeros(4, np.int64)
+    full = upscale(logits, *size, window)
+    inside = full > threshold
+    box = np.zeros(4, np.int64)
+    if inside.any():
+        rows, columns = window
+        box = mask_to_boxes(inside) + [columns.start, rows.start] * 2
+    return float(stability_score(full, threshold, offset)), box
+
+
+def best_of_crop(candidates: Sequence[Candidate], threshold: float) -> list[Candidate]:
+    """Those, by falling score, whose box does not overlap that of a better one by an IoU above threshold."""
+    return _suppress(candidates, [c.score for c in candidates], threshold)
+
+
+def best_of_crops(candidates: Sequence[Candidate], threshold: float) -> list[Candidate]:
+    """The same over all crops, where the mask from the smaller crop is the better one."""
+    return _suppress(candidates, [1 / _area(c.crop) for c in candidates], threshold)
+
+
+def _suppress(candidates: Sequence[Candidate], scores: Sequence[float], threshold: float) -> list[Candidate]:
+    boxes = np.array([c.box for c in candidates]).reshape(-1, 4)
+    return [candidates[i] for i in non_maximum_suppression(boxes, scores, threshold)]
+
+
+def _area(box: Box) -> int:
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0)
+
+
+def remove_small_regions(mask: np.ndarray, area: float) -> np.ndarray:
+    """Fill holes and remove islands of less than `area` pixels of a mask, bool [H, W]; the largest one stays.
+
+    8-connected, holes first, as Meta's `remove_small_regions`. Returns the mask itself if nothing changes.
+    """
+    holes, areas = label_components(~mask)
+    small = areas < area
+    small[0] = False
+    filled = mask | small[holes] if small.any() else mask
+    islands, areas = label_components(filled)
+    small = areas < area
+    small[0] = False
+    if small[1:].all() and len(small) > 1:
+        small[areas.argmax()] = False
+    return filled & ~small[islands] if small.any() else filled
+
+
+def clean(masks: Sequence[np.ndarray], area: float, threshold: float) -> list[tuple[int, np.ndarray]]:
+    """Remove small regions of masks, then those that now overlap: cleaned ones before untouched ones.
+
+    Returns the index and the mask of those that stay, in their order.
+    """
+    cleaned = [remove_small_regions(mask, area) for mask in masks]
+    boxes = np.array([mask_to_boxes(mask) for mask in cleaned]).reshape(-1, 4)
+    untouched = [float(new is old) for new, old in zip(cleaned, masks, strict=True)]
+    kept = non_maximum_suppression(boxes, untouched, threshold)
+    return [(int(i), cleaned[i]) for i in sorted(kept)]
