@@ -24,7 +24,10 @@ from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import encode_rle
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
-PRESETS: dict[str, dict[str, Any]] = {"meta": {}, "transformers": {"pred_iou_thresh": 0.88}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "meta": {},
+    "transformers": {"pred_iou_thresh": 0.88, "resize_in_float": False},
+}
 """Options whose defaults are not those of `MaskGenerationOptions`, which are Meta's."""
 
 _MAX_LOGIT = 32.0  # to which SAM 2 clamps the logits of a mask that it is given as a prompt
@@ -46,7 +49,8 @@ class MaskGenerationOptions:
     layer. min_mask_region_area: holes and islands of fewer pixels of the photo are removed, 0 for none.
     use_m2m: each mask is refined once, with its point, as a prompt for itself. multimask_output: three masks
     for a point, not one. max_hole_area, max_sprinkle_area: as of `post_process_masks`, in pixels of the
-    network's masks.
+    network's masks. resize_in_float: the photo is resized without rounding to 8 bits, as Meta does it and
+    transformers does not.
     """
 
     points_per_side: int | None = 32
@@ -66,12 +70,13 @@ class MaskGenerationOptions:
     multimask_output: bool = True
     max_hole_area: float = 0
     max_sprinkle_area: float = 0
+    resize_in_float: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be meant."""
         if (self.points_per_side is None) == (self.point_grids is None):
             raise ValueError("exactly one of points_per_side and point_grids must be given, the other None")
-        for name in ("use_m2m", "multimask_output"):
+        for name in ("use_m2m", "multimask_output", "resize_in_float"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
         for field in fields(self):
@@ -228,8 +233,8 @@ class AutomaticMaskGenerator:
         While one batch is judged the network is at the next.
         """
         x0, y0, x1, y1 = crop
-        inputs = self.processor(images=np.ascontiguousarray(picture[y0:y1, x0:x1]))
-        pixels = inputs["pixel_values"]
+        dtype = np.float32 if self.options.resize_in_float else np.uint8
+        pixels = self.processor(images=picture[y0:y1, x0:x1].astype(dtype))["pixel_values"]
         embeddings = self.model.get_image_embeddings(pixels)
         scale = np.array(pixels.shape[2:0:-1])
         waiting: deque[tuple[np.ndarray, Any, Any]] = deque()

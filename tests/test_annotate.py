@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from discs import Discs
 from PIL import Image
 from pycocotools.coco import COCO
 from scipy import ndimage
@@ -16,7 +17,12 @@ from sam2_jax.cli import main
 from sam2_jax.generate import AutomaticMaskGenerator
 from sam2_jax.processing.rle import decode_rle
 
-OPTIONS = ["--points-per-side", "3", "--pred-iou-thresh", "0.4", "--stability-score-thresh", "0.2"]
+OPTIONS = ["--points-per-side", "4", "--pred-iou-thresh", "0.5", "--stability-score-thresh", "0.6"]
+
+
+@pytest.fixture(autouse=True)
+def _discs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2_jax.cli.Sam2Model", Discs)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +49,7 @@ def generate(model: str, *arguments: Any) -> int:
     return main(["generate", *map(str, arguments), "--model", model, *OPTIONS])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 def test_a_folder_becomes_files(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +64,8 @@ def test_a_folder_becomes_files(
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["a.png", "b.jpg"]
     image = coco.loadImgs(1)[0]
     assert (image["height"], image["width"]) == (60, 90)
-    labels = np.asarray(Image.open(out / "a.png.labels.png"))
+    with Image.open(out / "a.png.labels.png") as image_file:
+        labels = np.asarray(image_file)
     annotations = coco.loadAnns(coco.getAnnIds(imgIds=1))
     assert labels.max() == len(annotations) > 1
     covered = np.zeros((60, 90), bool)
@@ -67,7 +75,8 @@ def test_a_folder_becomes_files(
         assert annotation["area"] == mask.sum()
         covered |= mask
     np.testing.assert_array_equal(labels > 0, covered)
-    assert Image.open(out / "b.jpg.overlay.png").size == (60, 90)
+    with Image.open(out / "b.jpg.overlay.png") as overlay:
+        assert overlay.size == (60, 90)
 
 
 def test_finished_photos_are_left_alone(

@@ -105,9 +105,9 @@ def test_small_holes_are_filled_and_small_islands_removed() -> None:
 def test_the_largest_island_stays_even_if_it_is_small() -> None:
     mask = np.zeros((9, 9), bool)
     mask[1, 1] = mask[5, 5:7] = True
-    cleaned = remove_small_regions(mask, 100)
+    cleaned = remove_small_regions(mask, 20)
     assert np.argwhere(cleaned).tolist() == [[5, 5], [5, 6]]
-    assert not remove_small_regions(np.zeros((9, 9), bool), 100).any()
+    assert not remove_small_regions(np.zeros((9, 9), bool), 20).any()
 
 
 def test_a_clean_mask_is_left_as_it_is() -> None:
