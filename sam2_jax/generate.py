@@ -213,7 +213,7 @@ class AutomaticMaskGenerator:
         crops = [(box, options.grid(layer)) for layer, boxes in enumerate(layers) for box in boxes]
         total = sum(len(grid) for _, grid in crops)
         chosen: list[Candidate] = []
-        with tqdm(total=total, desc="masks", unit="point", disable=not progress) as bar:
+        with tqdm(total=total, desc="masks", unit="point", leave=None, disable=not progress) as bar:
             for box, grid in crops:
                 found = []
                 for candidates, points in self._candidates(picture, box, grid):

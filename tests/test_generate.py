@@ -320,8 +320,8 @@ def test_other_tasks_are_refused(model: Sam2Model) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_photo_gives_meta_s_masks(reference_dir: Path) -> None:
-    """All of Meta's defaults: 1024 clicks, of which each may give three masks."""
+def test_a_real_photo_gives_meta_s_masks(reference_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of Meta's defaults, 1024 clicks; and nothing changes if masks of low score are computed as well."""
     model = Sam2Model.from_pretrained(reference_dir / "weights" / "sam2-hiera-tiny-image")
     generator = AutomaticMaskGenerator(model)
     found = generator.generate(reference_dir / "images" / "truck.jpg")
@@ -337,3 +337,13 @@ def test_a_real_photo_gives_meta_s_masks(reference_dir: Path) -> None:
         assert ours["point_coords"] == theirs["point_coords"]
         assert ours["crop_box"] == theirs["crop_box"]
         np.testing.assert_allclose(ours["bbox"], theirs["bbox"], atol=1)
+
+    call = Sam2Model.__call__
+
+    def compute_all(self: Sam2Model, *args: Any, min_score: float, **inputs: Any) -> Any:
+        outputs = call(self, *args, **inputs)
+        assert (np.asarray(outputs.pred_masks) != NO_MASK).any(axis=(2, 3, 4)).all()
+        return outputs
+
+    monkeypatch.setattr(Sam2Model, "__call__", compute_all)
+    assert same(found, generator.generate(reference_dir / "images" / "truck.jpg"))
