@@ -94,10 +94,13 @@ def annotate(
     ):
         writing: Future[None] | None = None
         for photo, picture in _read_ahead(waiting, reader):
-            if isinstance(picture, str):
-                summary.failed[photo] = picture
-            else:
+            try:
+                if isinstance(picture, ValueError):
+                    raise picture
                 found = generator.find(picture, progress)
+            except ValueError as error:  # unreadable, or too small for so many layers of crops
+                summary.failed[photo] = str(error)
+            else:
                 summary.photos += 1
                 summary.masks += len(found)
                 if writing:
@@ -113,14 +116,14 @@ def annotate(
 
 def _read_ahead(
     photos: Sequence[Path], reader: ThreadPoolExecutor
-) -> Iterator[tuple[Path, np.ndarray | str]]:
+) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
     """Each photo and its picture, or what is wrong with it; the next is read while one is worked on."""
 
-    def read(photo: Path) -> np.ndarray | str:
+    def read(photo: Path) -> np.ndarray | ValueError:
         try:
             return to_rgb(open_image(photo))
         except ValueError as error:
-            return str(error)
+            return error
 
     reading = reader.submit(read, photos[0]) if photos else None
     for i, photo in enumerate(photos):

@@ -119,6 +119,17 @@ def test_what_was_written_before_an_interruption_stays(
     ]
 
 
+def test_a_photo_too_small_for_crops_does_not_stop_the_rest(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (1, 1)).save(photos / "damaged.png")
+    out = tmp_path / "out"
+    assert generate(model, photos, "--output", out, "--crop-n-layers", "1") == 1
+    assert "damaged.png failed: crop_n_layers must be less than 1" in capsys.readouterr().err
+    assert (out / "a.png.json").exists()
+    assert (out / "b.jpg.json").exists()
+
+
 def test_other_settings_are_not_mixed(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,9 +30,11 @@ def bicubic_matrix(size_in: int, size_out: int) -> np.ndarray:
 
 def resize_bicubic(grid: jax.Array, height: int, width: int) -> jax.Array:
     """Resize grid [B, h, w, C] to [B, height, width, C] as torch's `interpolate(mode="bicubic")` does."""
-    rows = bicubic_matrix(grid.shape[1], height)
-    columns = bicubic_matrix(grid.shape[2], width)
-    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, grid, columns, precision=jax.lax.Precision.HIGHEST)
+    for axis, size, letters in ((1, height, "Hh,bhwc->bHwc"), (2, width, "Ww,bhwc->bhWc")):
+        if grid.shape[axis] != size:
+            matrix = bicubic_matrix(grid.shape[axis], size)
+            grid = jnp.einsum(letters, matrix, grid, precision=jax.lax.Precision.HIGHEST)
+    return grid
 
 
 @lru_cache
