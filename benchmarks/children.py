@@ -24,7 +24,12 @@ def run_child(
     import, load, first and second: seconds of importing, of loading the weights, and of the first and second
     call of encoder and decoder. loaded and peak: resident memory in MB after loading, and at most.
     """
-    command = [sys.executable, __file__, side, str(folder), str(prompts), dtype]
+    return run_json([__file__, side, str(folder), str(prompts), dtype], **environment)
+
+
+def run_json(script: list[str], **environment: str) -> dict[str, Any]:
+    """Run a script and its arguments in a fresh process; returns the JSON of the last line that it prints."""
+    command = [sys.executable, *script]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

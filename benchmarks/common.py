@@ -32,12 +32,13 @@ and again: median (fastest - slowest). Compiling is apart. Times drift; ratios o
 """
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A command line with what every benchmark takes: --image-size and --write."""
+def parser(description: str | None, image_size: bool = True) -> argparse.ArgumentParser:
+    """A command line with what every benchmark takes: --write and, unless weights fix it, --image-size."""
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--image-size", type=int, default=1024, help="height and width (default 1024)")
+    if image_size:
+        options.add_argument("--image-size", type=int, default=1024, help="height and width (default 1024)")
     options.add_argument("--write", action="store_true", help="write the tables to benchmarks/RESULTS.md")
     return options
 

@@ -10,8 +10,6 @@ nothing is left to do. Meta's generator comes from PyPI: pip install sam2, which
 import argparse
 import json
 import re
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.children import peak_memory
+from benchmarks.children import peak_memory, run_json
 from benchmarks.common import Timing, parser, report, setting, table
 
 
@@ -87,18 +85,9 @@ def _time(generate: Callable[[], list[Any]], runs: int) -> dict[str, Any]:
     }
 
 
-def run_side(side: str, model: str, photo: str) -> dict[str, Any]:
-    """Measure one side in a fresh process."""
-    command = [sys.executable, __file__, "--side", side, "--model", model, "--photo", photo]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
     """Measure both sides, print the table, and with --write put it into RESULTS.md."""
-    options = parser(__doc__)
+    options = parser(__doc__, image_size=False)
     options.add_argument("--model", required=True, help="folder of real weights in transformers' layout")
     options.add_argument("--photo", required=True, help="picture file")
     options.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -107,17 +96,17 @@ def main() -> None:
         measured = SIDES[arguments.side](arguments.model, arguments.photo)
         print(json.dumps(measured))
         return
-    found = {side: run_side(side, arguments.model, arguments.photo) for side in SIDES}
-    reference = found["Meta"]
+    inputs = ["--model", arguments.model, "--photo", arguments.photo]
+    found = {side: run_json([__file__, "--side", side, *inputs]) for side in SIDES}
+    times = {side: Timing(x["first"], x["seconds"]) for side, x in found.items()}
     rows = []
     for side, x in found.items():
-        times = Timing(x["first"], x["seconds"])
         rows.append(
             [
                 side,
                 str(x["masks"]),
-                times.cell(),
-                f"{statistics.median(reference['seconds']) / times.median:.1f}x",
+                times[side].cell(),
+                f"{times['Meta'].median / times[side].median:.1f}x",
                 f"{x['first']:.1f}",
                 f"{x['peak']:.0f}",
             ]

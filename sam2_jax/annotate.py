@@ -1,7 +1,7 @@
 """All masks of many photos as files: overlays, label maps, COCO annotations; begun again where it stopped."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +12,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from sam2_jax.atomic import write_together
-from sam2_jax.batch import PICTURES
+from sam2_jax.batch import pictures_in
 from sam2_jax.generate import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import MAX_LABELS, Drawn, label_map, overlay, palette_image
 from sam2_jax.processing.images import open_image, to_rgb
-from sam2_jax.processing.rle import encode_rle
 
 ANNOTATIONS_FILE = "annotations.json"
 """The COCO annotations of all photos of a folder."""
@@ -41,10 +40,10 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     photos: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
+            inside = pictures_in(path)
             if not inside:
                 raise ValueError(f"there is no picture in {path}")
-            photos += sorted(inside)
+            photos += inside
         elif path.exists():
             photos.append(path)
         else:
@@ -162,39 +161,22 @@ def _write_photo(
     labelled = palette_image(labels) if len(masks) <= MAX_LABELS else Image.fromarray(labels)
     drawn = overlay(picture, [Drawn(mask) for mask in masks])
     height, width = picture.shape[:2]
-    coco = {
-        "info": {"description": "masks found by sam2_jax", "settings": settings},
-        "images": [{"id": 1, "file_name": photo.name, "width": width, "height": height}],
-        "annotations": [_annotation(each, number) for number, each in enumerate(found, 1)],
-        "categories": [{"id": 1, "name": "object"}],
-    }
-    text = json.dumps(coco) + "\n"
+    image = {"id": 1, "file_name": photo.name, "width": width, "height": height}
+    annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
     write_together(
         {
             _path(output, photo, "overlay.png"): lambda path: drawn.save(path, "PNG"),
             _path(output, photo, "labels.png"): lambda path: labelled.save(path, "PNG"),
             # Moved into place last: where it is, the photo is done.
-            _path(output, photo, "json"): lambda path: path.write_text(text, encoding="utf-8"),
+            _path(output, photo, "json"): _coco_writer([image], annotations, settings),
         }
     )
 
 
 def _annotation(found: GeneratedMask, number: int) -> dict[str, Any]:
-    """COCO's annotation, whose box has the last pixel inside, and what the generator says beside it."""
-    x, y = found.point
-    return {
-        "id": number,
-        "image_id": 1,
-        "category_id": 1,
-        "segmentation": encode_rle(found.mask, compressed=True),
-        "area": int(np.count_nonzero(found.mask)),
-        "bbox": list(bounding_box(found.mask)),
-        "iscrowd": 0,
-        "predicted_iou": found.predicted_iou,
-        "stability_score": found.stability_score,
-        "point_coords": [[x, y]],
-        "crop_box": list(found.crop_box),
-    }
+    """The generator's record as COCO's annotation, whose box has the last pixel inside."""
+    of_coco = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0}
+    return found.record("coco_rle") | of_coco | {"bbox": list(bounding_box(found.mask))}
 
 
 def _write_all(output: Path, photos: Sequence[Path], settings: dict[str, Any]) -> None:
@@ -208,6 +190,13 @@ def _write_all(output: Path, photos: Sequence[Path], settings: dict[str, Any]) -
         images.append(made["images"][0] | {"id": number})
         for annotation in made["annotations"]:
             annotations.append(annotation | {"id": len(annotations) + 1, "image_id": number})
+    write_together({output / ANNOTATIONS_FILE: _coco_writer(images, annotations, settings)})
+
+
+def _coco_writer(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], settings: dict[str, Any]
+) -> Callable[[Path], object]:
+    """What writes these in COCO's layout to a path."""
     coco = {
         "info": {"description": "masks found by sam2_jax", "settings": settings},
         "images": images,
@@ -215,4 +204,4 @@ def _write_all(output: Path, photos: Sequence[Path], settings: dict[str, Any]) -
         "categories": [{"id": 1, "name": "object"}],
     }
     text = json.dumps(coco) + "\n"
-    write_together({output / ANNOTATIONS_FILE: lambda path: path.write_text(text, encoding="utf-8")})
+    return lambda path: path.write_text(text, encoding="utf-8")

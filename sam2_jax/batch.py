@@ -316,6 +316,12 @@ def _name(task: Task, default: str) -> str:
     return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name; hidden files are left out."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
 def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
     """Tasks for the pictures of a folder and the entries of its prompts.json, by name."""
     if not folder.is_dir():
@@ -333,11 +339,7 @@ def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path} must be an object with an entry for each picture; got {entries!r:.100}")
-    pictures = {
-        file.name
-        for file in folder.iterdir()
-        if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-    }
+    pictures = {file.name for file in pictures_in(folder)}
     return [_task_of_file(folder, name, entries) for name in sorted(pictures | entries.keys())]
 
 

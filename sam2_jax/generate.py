@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.predict import Sam2Model
+from sam2_jax.predictor import MAX_LOGIT
 from sam2_jax.processing.boxes import mask_to_boxes, xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
-from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes, point_grid
+from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes, layer_grid
 from sam2_jax.processing.images import to_rgb
 from sam2_jax.processing.inputs import read_numbers
 from sam2_jax.processing.processor import Sam2Processor
@@ -29,8 +30,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "transformers": {"pred_iou_thresh": 0.88, "resize_in_float": False},
 }
 """Options whose defaults are not those of `MaskGenerationOptions`, which are Meta's."""
-
-_MAX_LOGIT = 32.0  # to which SAM 2 clamps the logits of a mask that it is given as a prompt
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class MaskGenerationOptions:
         if self.point_grids is not None:
             return self.point_grids[layer]
         assert self.points_per_side is not None
-        return point_grid(max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer)))
+        return layer_grid(self.points_per_side, self.crop_n_points_downscale_factor, layer)
 
 
 _WHOLE = {"points_per_side", "points_per_batch", "crop_n_layers"}
@@ -264,7 +263,7 @@ class AutomaticMaskGenerator:
         logits, scores = outputs.pred_masks[0], outputs.iou_scores[0]
         if not options.use_m2m:
             return logits, scores
-        masks = logits.clip(-_MAX_LOGIT, _MAX_LOGIT).reshape(1, -1, *logits.shape[2:])
+        masks = logits.clip(-MAX_LOGIT, MAX_LOGIT).reshape(1, -1, *logits.shape[2:])
         refined = self.model(
             input_points=clicks.repeat(logits.shape[1], axis=1),
             input_masks=masks,
@@ -283,9 +282,9 @@ class AutomaticMaskGenerator:
         x0, y0, x1, y1 = crop
         height, width = picture.shape[:2]
         corner = np.array([x0, y0, x0, y0])
-        is_good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else scores == scores
+        least = options.pred_iou_thresh if options.pred_iou_thresh > 0 else -np.inf
         found = []
-        for i, j in zip(*np.nonzero(is_good), strict=True):
+        for i, j in zip(*np.nonzero(scores > least), strict=True):
             mask = fill_holes_and_remove_sprinkles(
                 logits[i, j], options.mask_threshold, options.max_hole_area, options.max_sprinkle_area
             )

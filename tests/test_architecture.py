@@ -27,7 +27,7 @@ MAY_IMPORT = {
         *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
         *("processing", "predictor", "batch"),
     },
-    "generate": {"config", "processing", "predict"},
+    "generate": {"config", "processing", "predict", "predictor"},
     "pipelines": {"processing", "predict", "generate"},
     "annotate": {"atomic", "processing", "batch", "generate"},
     "cli": {

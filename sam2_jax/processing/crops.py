@@ -55,8 +55,8 @@ def generate_crop_boxes(
     boxes = [box for layer in layers for box in layer]
     grids = []
     for layer, members in enumerate(layers):
-        side_points = max(1, int(points_per_crop / crop_n_points_downscale_factor**layer))
-        grids += [point_grid(side_points) * (width, height)] * len(members)
+        grid = layer_grid(points_per_crop, crop_n_points_downscale_factor, layer)
+        grids += [grid * (width, height)] * len(members)
 
     most = max(map(len, grids))
     points = np.full((1, most, len(boxes), 2), _PADDING, np.float32)
@@ -109,8 +109,12 @@ def layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> list
     return [(x, y, min(x + crop_width, width), min(y + crop_height, height)) for x, y in product(lefts, tops)]
 
 
-def point_grid(side: int) -> np.ndarray:
-    """The centres of side x side equal cells of the unit square, [side^2, (x, y)], row by row."""
+def layer_grid(points_per_side: int, downscale_factor: float, layer: int) -> np.ndarray:
+    """The points of a layer's crops: the centres of equal cells of the unit square, [N, (x, y)], row by row.
+
+    Layer 0 has points_per_side on a side, layer i downscale_factor^i times fewer, at least 1.
+    """
+    side = max(1, int(points_per_side / downscale_factor**layer))
     centres = (np.arange(side) + 0.5) / side
     return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
