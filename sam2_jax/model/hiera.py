@@ -220,6 +220,7 @@ class Hiera(nn.Module):
     config: Sam2HieraDetConfig
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         config = self.config
@@ -234,6 +235,7 @@ class Hiera(nn.Module):
         self.pos_embed_window = self.param(
             "pos_embed_window", zeros, (1, window, window, config.hidden_size), self.param_dtype
         )
+        block_class = nn.remat(MultiScaleBlock) if self.remat else MultiScaleBlock
         blocks: list[MultiScaleBlock] = []
         for stage, depth in enumerate(config.blocks_per_stage):
             for i in range(depth):
@@ -241,7 +243,7 @@ class Hiera(nn.Module):
                 windows_of = stage - 1 if i == 0 and stage > 0 else stage
                 is_global = len(blocks) in config.global_attention_blocks
                 blocks.append(
-                    MultiScaleBlock(
+                    block_class(
                         features=config.embed_dim_per_stage[stage],
                         num_heads=config.num_attention_heads_per_stage[stage],
                         window=0 if is_global else config.window_size_per_stage[windows_of],

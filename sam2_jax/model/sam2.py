@@ -43,10 +43,11 @@ class VisionEncoder(nn.Module):
     config: Sam2VisionConfig
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.backbone = Hiera(self.config.backbone_config, **types)
+        self.backbone = Hiera(self.config.backbone_config, **types, remat=self.remat)
         self.neck = FeaturePyramid(self.config, **types)
 
     def __call__(self, pixel_values: jax.Array, narrow: tuple[Linear, ...] = ()) -> VisionFeatures:
@@ -81,18 +82,20 @@ class Sam2(nn.Module):
     """SAM 2's image network as a pure function of its parameters.
 
     Parameters are named as in transformers' checkpoints. `dtype` is the computing type, float32 or bfloat16.
-    Height and width may be any multiples of the network's stride (32 for every released model).
+    Height and width may be any multiples of the network's stride (32 for every released model). `remat` trades
+    time for memory in gradients: the backbone's blocks are computed again.
     """
 
     config: Sam2Config
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         config = self.config
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width = config.prompt_encoder_config.hidden_size
-        self.vision_encoder = VisionEncoder(config.vision_config, **types)
+        self.vision_encoder = VisionEncoder(config.vision_config, **types, remat=self.remat)
         self.shared_image_embedding = RandomFourierEmbedding(width, config.prompt_encoder_config.scale)
         self.prompt_encoder = PromptEncoder(config.prompt_encoder_config, **types)
         self.mask_decoder = MaskDecoder(config.mask_decoder_config, **types)

@@ -1,0 +1,1 @@
+"""Training: losses, prompt simulation, the optax step, data, and synthetic scenes."""

@@ -1,0 +1,124 @@
+"""Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from sam2_jax.config import Sam2Config
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.training.datasets import Dataset, Example
+from sam2_jax.training.scenes import make_scene
+from sam2_jax.training.step import Batch
+
+
+class Source(Protocol):
+    """Where examples come from. The same step always gets the same ones, so that training can go on."""
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        """The examples of one step."""
+
+
+class Scenes:
+    """Synthetic scenes, each seen once: those numbered from `step * count` on, of the stream `seed`."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.seed, self.size = seed, size
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        """The scenes of one step."""
+        return [self.example(index) for index in range(step * count, (step + 1) * count)]
+
+    def example(self, index: int) -> Example:
+        """One scene as an example."""
+        scene = make_scene(self.seed, index, self.size)
+        return Example(f"scene {index} of stream {self.seed}", scene.image, scene.masks)
+
+
+class Shuffled:
+    """A dataset's examples, each once an epoch, every epoch in another order; damaged ones are left out.
+
+    What takes the place of a damaged one is the next in order. Raises ValueError if there is no other.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        """The examples of one step."""
+        return [self._example(number) for number in range(step * count, (step + 1) * count)]
+
+    def _example(self, number: int) -> Example:
+        size = len(self.dataset)
+        epoch, first = divmod(number, size)
+        order = np.random.default_rng((self.seed, epoch)).permutation(size)
+        for example in self.dataset.readable(np.roll(order, -first).tolist()):
+            return example
+        raise ValueError(
+            f"no picture of the dataset can be used; the first problem: {self.dataset.problems[0]}"
+        )
+
+
+def make_batch(
+    examples: Sequence[Example], config: Sam2Config, objects: int, rng: np.random.Generator
+) -> Batch:
+    """Bring examples to a network's input, `objects` of each chosen at random, left and right at random.
+
+    Fewer objects are filled up with padding. An object that covers no half of any cell has no mask at the
+    network's resolution, and is not chosen. Values as `Batch` has them, numpy arrays.
+    """
+    height, width = config.image_size
+    processor = Sam2ImageProcessor.for_config(config)
+    images, masks, is_object = [], [], []
+    for example in examples:
+        flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
+        images.append(example.image[:, flip])
+        chosen = _choose(example.masks[:, :, flip], (height // 4, width // 4), objects, rng)
+        padding = np.zeros((objects - len(chosen), height // 4, width // 4), np.float32)
+        masks.append(np.concatenate([chosen, padding]))
+        is_object.append(np.arange(objects) < len(chosen))
+    pixels = np.asarray(processor(images)["pixel_values"], np.float32)
+    return Batch(pixels, np.stack(masks), np.stack(is_object))
+
+
+def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to count of masks [N, H, W], as shares of the cells of a coarser map: float32 [n, *size]."""
+    chosen: list[np.ndarray] = []
+    for index in rng.permutation(len(masks)):
+        share = cell_shares(masks[index], size)
+        if (share > 0.5).any():
+            chosen.append(share)
+        if len(chosen) == count:
+            break
+    return np.stack(chosen) if chosen else np.zeros((0, *size), np.float32)
+
+
+def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """How much of each cell of a map of `size` (height, width) a bool mask [H, W] covers: float32 in [0, 1]."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BOX), np.float32) / 255
+
+
+def batches(
+    source: Source, config: Sam2Config, count: int, objects: int, seed: int, steps: Sequence[int]
+) -> Iterator[Batch]:
+    """Batches of `count` examples for these steps, the next made while the last is used."""
+
+    def load(step: int) -> tuple[Batch, list[Any]]:
+        with warnings.catch_warnings(record=True) as caught:
+            rng = np.random.default_rng((seed, step))
+            return make_batch(source.examples(step, count), config, objects, rng), caught
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(load, steps[0]) if steps else None
+        for following in [*steps[1:], None]:
+            if coming is None:
+                return
+            batch, caught = coming.result()
+            for warning in caught:
+                warnings.warn(warning.message, stacklevel=2)
+            coming = None if following is None else reader.submit(load, following)
+            yield batch

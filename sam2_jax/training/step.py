@@ -1,0 +1,139 @@
+"""One step of training: encode, rounds of prompts and corrections, losses, gradients, update."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam2_jax.model.mask_decoder import MaskPrediction
+from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
+from sam2_jax.training.losses import Losses, LossWeights, mask_iou, segmentation_losses
+from sam2_jax.training.optimizer import is_skipped
+from sam2_jax.training.parameters import Flat, merge_parameters
+from sam2_jax.training.prompts import PromptOptions, Prompts, correct, first_prompts
+
+# Logits handed back as a mask prompt are kept within this, as at inference.
+_MOST_LOGIT = 32.0
+
+
+class Batch(NamedTuple):
+    """B images with P objects each.
+
+    pixel_values: float32 [B, H, W, 3], normalised. masks: float32 [B, P, H / 4, W / 4], the share of each
+    cell that the object covers. is_object: bool [B, P], False for padding.
+    """
+
+    pixel_values: Any
+    masks: Any
+    is_object: Any
+
+
+class TrainState(NamedTuple):
+    """All that changes in training, of numbers only: saved and read back, it goes on to the same numbers.
+
+    step: how many were done. trained: flat parameters. optimizer: the optimiser's state.
+    """
+
+    step: jax.Array
+    trained: Flat
+    optimizer: Any
+
+
+class Metrics(NamedTuple):
+    """What a step reports, scalars: losses summed over rounds, mean IoU of the first and the last round.
+
+    skipped: whether the gradient was not finite, and parameters stayed.
+    """
+
+    losses: Losses
+    first_iou: jax.Array
+    last_iou: jax.Array
+    gradient_norm: jax.Array
+    skipped: jax.Array
+
+
+def decode(module: Sam2, embeddings: ImageEmbeddings, prompts: Prompts) -> MaskPrediction:
+    """All outputs of the decoder, the single mask first, for prompts with and without masks."""
+    height, width = embeddings[2].shape[1:3]
+    sparse, token_mask, dense = module.encode_prompts(
+        prompts.points, prompts.labels, prompts.masks, (height, width)
+    )
+    no_mask = module.prompt_encoder.embed_masks(None, height, width)
+    dense = jnp.where(prompts.has_mask[..., None, None, None], dense, no_mask)
+    positions = module.shared_image_embedding.grid(height, width)
+    return module.mask_decoder(embeddings, positions, sparse, dense, token_mask)
+
+
+def rounds_of_prompts(
+    module: Sam2, params: Any, batch: Batch, key: jax.Array, options: PromptOptions, weights: LossWeights
+) -> tuple[Losses, jax.Array]:
+    """Prompt a batch's objects and correct them round by round.
+
+    Returns losses and mean IoU of each round, [1 + options.correction_rounds]. The IoU is that of the mask
+    the network stands by.
+    """
+    embeddings = module.apply({"params": params}, batch.pixel_values, method="encode_image")
+    image_size = batch.pixel_values.shape[1:3]
+    targets = batch.masks > 0.5
+    first_key, round_key = jax.random.split(key)
+
+    @jax.checkpoint
+    def one_round(prompts: Prompts, number: jax.Array) -> tuple[Prompts, tuple[Losses, jax.Array]]:
+        prediction = module.apply({"params": params}, embeddings, prompts, method=decode)
+        is_single = jnp.arange(prediction.iou_scores.shape[-1]) == 0
+        candidates = prompts.is_ambiguous[..., None] != is_single.reshape(1, 1, -1)
+        losses = segmentation_losses(prediction, batch.masks, candidates, batch.is_object, weights)
+        best = jnp.where(candidates, prediction.iou_scores, -1).argmax(axis=-1)
+        logits = jnp.take_along_axis(prediction.masks, best[..., None, None, None], axis=2)[:, :, 0]
+        logits = jax.lax.stop_gradient(jnp.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
+        ious = jnp.where(batch.is_object, mask_iou(logits > 0, targets), 0)
+        iou = ious.sum() / jnp.maximum(batch.is_object.sum(), 1)
+        click_key = jax.random.fold_in(round_key, number)
+        prompts = correct(click_key, prompts, number, logits, targets, image_size, options)
+        return prompts, (losses, iou)
+
+    prompts = first_prompts(first_key, targets, image_size, options)
+    return jax.lax.scan(one_round, prompts, jnp.arange(1 + options.correction_rounds))[1]
+
+
+def train_step(
+    state: TrainState,
+    frozen: Flat,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    module: Sam2,
+    optimizer: optax.MultiSteps,
+    prompts: PromptOptions,
+    weights: LossWeights,
+) -> tuple[TrainState, Metrics]:
+    """Do one step; key is that of the whole training, and the step's own is made of it."""
+    step_key = jax.random.fold_in(key, state.step)
+
+    def loss(trained: Flat) -> tuple[jax.Array, tuple[Losses, jax.Array]]:
+        params = merge_parameters(trained, frozen)
+        losses, ious = rounds_of_prompts(module, params, batch, step_key, prompts, weights)
+        losses = jax.tree.map(jnp.sum, losses)
+        return losses.total, (losses, ious)
+
+    (_, (losses, ious)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trained)
+    metrics = Metrics(
+        losses=losses,
+        first_iou=ious[0],
+        last_iou=ious[-1],
+        gradient_norm=optax.global_norm(gradients),
+        skipped=is_skipped(optimizer_state),
+    )
+    trained = optax.apply_updates(state.trained, updates)
+    return TrainState(state.step + 1, trained, optimizer_state), metrics
+
+
+def compiled_step(
+    module: Sam2, optimizer: optax.MultiSteps, prompts: PromptOptions, weights: LossWeights
+) -> Any:
+    """`train_step` compiled; the state it is given is used up."""
+    step = partial(train_step, module=module, optimizer=optimizer, prompts=prompts, weights=weights)
+    return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,257 @@
+"""Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from sam2_jax.atomic import write_together
+from sam2_jax.checkpoint import names
+from sam2_jax.model.sam2 import Sam2
+from sam2_jax.predict import Sam2Model
+from sam2_jax.training.batches import Source, batches
+from sam2_jax.training.losses import LossWeights
+from sam2_jax.training.optimizer import OptimizerOptions, learning_rate_schedule, make_optimizer
+from sam2_jax.training.parameters import Split, merge_parameters, split_parameters
+from sam2_jax.training.prompts import PromptOptions
+from sam2_jax.training.step import Metrics, TrainState, compiled_step
+
+# The encoder stays as it is: what is trained by default is cheap, and needs few pictures.
+TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
+# After this many gradients in a row that are not finite, something is wrong that going on will not mend.
+_MOST_SKIPPED = 10
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained, on how much, and how.
+
+    steps, batch_size: pictures are steps x batch_size. objects: of each picture in a step. trained, lora:
+    patterns of parameter names, as `split_parameters` takes them. dtype: computing type, "float32" or
+    "bfloat16"; parameters are float32. remat: compute the encoder's blocks again for gradients instead of
+    keeping what they made: slower, in far less memory.
+    """
+
+    steps: int = 1000
+    batch_size: int = 2
+    objects: int = 4
+    seed: int = 0
+    trained: tuple[str, ...] = TRAINED
+    lora: tuple[str, ...] = ()
+    lora_rank: int = 4
+    dtype: str = "float32"
+    remat: bool = False
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "objects"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {self.dtype!r}")
+        if not self.optimizer.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive; got {self.optimizer.learning_rate!r}")
+        if self.optimizer.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1; got {self.optimizer.accumulate!r}")
+
+
+def train(
+    model: Sam2Model,
+    source: Source,
+    options: TrainingOptions,
+    folder: Path | None = None,
+    *,
+    stop_at: int | None = None,
+    checkpoint_every: int = 500,
+    log_every: int = 10,
+    devices: Sequence[Any] | None = None,
+    progress: bool = True,
+) -> tuple[Sam2Model, list[dict[str, float]]]:
+    """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
+
+    folder: where checkpoints and metrics.jsonl go; training found there goes on, to the same numbers as if it
+    had never stopped. stop_at: stop there, before all of options.steps are done. devices: over which the
+    pictures of a batch are spread, all parameters being on each; by default all there are if they divide
+    batch_size, else the first. Raises ValueError for options that do not fit, gradients that stay not finite,
+    and a folder that cannot be written or has another training's checkpoints.
+    """
+    module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
+    float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
+    split = split_parameters(
+        float32, options.trained, options.lora, options.lora_rank, seed=options.seed
+    )
+    blocks = sum(model.config.vision_config.backbone_config.blocks_per_stage)
+    optimizer = make_optimizer(options.optimizer, options.steps, split.trained, blocks)
+    spread, everywhere = _shardings(devices, options.batch_size)
+    # Copies: a step uses its state up, and the model keeps its own.
+    trained = jax.tree.map(jnp.copy, split.trained)
+    state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
+    end = min(options.steps, options.steps if stop_at is None else stop_at)
+    with closing(_Record(folder, options, checkpoint_every)) as record:
+        state = jax.device_put(record.restore(state), everywhere)
+        frozen = jax.device_put(split.frozen, everywhere)
+        step = compiled_step(module, optimizer, options.prompts, options.weights)
+        key = jax.random.key(options.seed)
+        start = int(state.step)
+        rate = learning_rate_schedule(options.optimizer, options.steps)
+        watch = _Watch(rate, options, log_every)
+        numbers = range(start, end)
+        with tqdm(total=end, initial=start, unit="step", desc="training", disable=not progress) as bar:
+            for number, batch in zip(
+                numbers,
+                batches(source, model.config, options.batch_size, options.objects, options.seed, numbers),
+                strict=True,
+            ):
+                state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
+                # Looked at one step late, while the device works on the next.
+                record.log(watch.see(number, metrics))
+                bar.set_postfix(watch.shown, refresh=False)
+                bar.update()
+                record.save(number + 1, state, is_last=number + 1 == end)
+            record.log(watch.finish())
+    params = merge_parameters(state.trained, split.frozen)
+    return Sam2Model(model.config, params, dtype=model.module.dtype, padding=model.padding), record.rows
+
+
+def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+    """How batches and parameters lie on devices: spread over pictures, and everywhere."""
+    if devices is None:
+        devices = jax.devices()
+        if batch_size % len(devices):
+            devices = devices[:1]
+    if batch_size % len(devices):
+        raise ValueError(f"batch_size must divide over {len(devices)} devices; got {batch_size}")
+    mesh = Mesh(np.asarray(devices), ("pictures",))
+    return NamedSharding(mesh, PartitionSpec("pictures")), NamedSharding(mesh, PartitionSpec())
+
+
+class _Watch:
+    """Looks at the metrics of each step: averages those between logs, and stops what went wrong."""
+
+    def __init__(self, rate: Any, options: TrainingOptions, log_every: int) -> None:
+        self.rate, self.options, self.log_every = rate, options, log_every
+        self.waiting: tuple[int, Metrics] | None = None
+        self.seen: list[dict[str, float]] = []
+        self.skipped = 0
+        self.shown: dict[str, str] = {}
+
+    def see(self, number: int, metrics: Metrics) -> dict[str, float] | None:
+        """Take a step's metrics, and return the averages that are to be logged, if any are."""
+        row = self._look()
+        self.waiting = number, metrics
+        return row
+
+    def finish(self) -> dict[str, float] | None:
+        """Return what is still to be logged."""
+        return self._look() or self._row() if self.waiting else None
+
+    def _look(self) -> dict[str, float] | None:
+        if self.waiting is None:
+            return None
+        self.number, metrics = self.waiting
+        values = jax.device_get(metrics)
+        self.skipped = self.skipped + 1 if values.skipped else 0
+        if self.skipped == _MOST_SKIPPED:
+            raise ValueError(
+                f"the gradients of {_MOST_SKIPPED} steps up to {self.number} were not finite, and training "
+                f"stopped; lower learning_rate (now {self.options.optimizer.learning_rate}), or use float32"
+            )
+        seen = {name: float(value) for name, value in values.losses._asdict().items()}
+        seen |= {"first_iou": float(values.first_iou), "last_iou": float(values.last_iou)}
+        seen |= {"gradient_norm": float(values.gradient_norm), "skipped": float(values.skipped)}
+        self.seen.append(seen)
+        return self._row() if (self.number + 1) % self.log_every == 0 else None
+
+    def _row(self) -> dict[str, float] | None:
+        if not self.seen:
+            return None
+        row: dict[str, float] = {"step": self.number + 1}
+        row |= {name: float(np.mean([s[name] for s in self.seen])) for name in self.seen[0]}
+        row["learning_rate"] = float(self.rate(self.number // self.options.optimizer.accumulate))
+        self.shown = {name: f"{row[name]:.3f}" for name in ("total", "first_iou", "last_iou")}
+        self.seen = []
+        return row
+
+
+class _Record:
+    """A training's folder: checkpoints, the options they were made with, and metrics.jsonl."""
+
+    def __init__(self, folder: Path | None, options: TrainingOptions, every: int) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.every = every
+        self.folder = folder
+        self.manager: ocp.CheckpointManager | None = None
+        if folder is None:
+            return
+        self._check_options(folder, json.loads(json.dumps(asdict(options))))
+        self.manager = ocp.CheckpointManager(
+            (folder / "checkpoints").resolve(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
+        )
+
+    def _check_options(self, folder: Path, options: dict[str, Any]) -> None:
+        path = folder / "training.json"
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if changed := sorted(name for name in options if options[name] != before.get(name)):
+                raise ValueError(
+                    f"{folder} holds a training with other options ({', '.join(changed)}): choose another "
+                    "folder, or the same options to go on with it"
+                )
+        text = json.dumps(options, indent=2) + "\n"
+        write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+
+    def restore(self, state: TrainState) -> TrainState:
+        """The last checkpoint's state, or if there is none the given one."""
+        if self.manager is None or self.manager.latest_step() is None:
+            return state
+        step = self.manager.latest_step()
+        restored = self.manager.restore(step, args=ocp.args.StandardRestore(_arrays(state)))
+        path = self._metrics
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+        return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(restored))
+
+    @property
+    def _metrics(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "metrics.jsonl"
+
+    def log(self, row: dict[str, float] | None) -> None:
+        """Keep a row of metrics, in the file too."""
+        if row is None:
+            return
+        self.rows.append(row)
+        if self.folder is not None:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def save(self, step: int, state: TrainState, *, is_last: bool) -> None:
+        """Save a checkpoint if it is time."""
+        if self.manager is None or not (is_last or step % self.every == 0):
+            return
+        self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
+
+    def close(self) -> None:
+        """Finish writing."""
+        if self.manager is not None:
+            self.manager.close()
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """A state as numbered arrays, for a file that does not depend on the optimiser's classes."""
+    return {f"{i:05}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
