@@ -1,13 +1,14 @@
 """The embedded model: how it is trained, and how well it does on scenes it has not seen.
 
-    python benchmarks/embedded.py train --stem MODEL --output RUN      # resumable; about an hour and a half
-    python benchmarks/embedded.py evaluate --model FOLDER
+python benchmarks/embedded.py train --stem MODEL --output RUN      # resumable; about an hour and a half
+python benchmarks/embedded.py evaluate --model FOLDER
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from sam2_jax import Sam2Config, Sam2Model
 from sam2_jax.checkpoint import names
@@ -21,18 +22,35 @@ IMAGE_SIZE = 256
 TRAINING_SEED, HELD_OUT_SEED = 1, 2
 # The first two stages are hiera-tiny's own: what they see, edges and textures, is the same at any size.
 STEM = ("patch_embed.", "pos_embed", "blocks_0.", "blocks_1.", "blocks_2.")
-OPTIONS = TrainingOptions(
-    steps=3000,
-    batch_size=8,
-    objects=4,
-    trained=("vision_encoder.backbone.blocks_3.*", "vision_encoder.backbone.blocks_4.*",
-             "vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*"),
-    optimizer=OptimizerOptions(
-        learning_rate=1e-3, warmup_steps=150, final_share=0.01, weight_decay=0.05, layer_decay=1.0, clip_norm=1.0
-    ),
-    prompts=PromptOptions(point=0.6, box=0.3, mask=0.1, correction_rounds=3),
-    weights=LossWeights(),
-)  # fmt: skip
+TRAINED = (
+    *("vision_encoder.backbone.blocks_3.*", "vision_encoder.backbone.blocks_4.*", "vision_encoder.neck.*"),
+    *("no_memory_embedding", "prompt_encoder.*", "mask_decoder.*"),
+)
+
+
+def phase(steps: int, learning_rate: float, warmup_steps: int, rounds: int, objects: int) -> TrainingOptions:
+    """Options of a phase of training."""
+    return TrainingOptions(
+        steps=steps,
+        batch_size=8,
+        objects=objects,
+        seed=rounds,
+        trained=TRAINED,
+        optimizer=OptimizerOptions(
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            final_share=0.02,
+            weight_decay=0.05,
+            layer_decay=1.0,
+            clip_norm=1.0,
+        ),
+        prompts=PromptOptions(point=0.6, box=0.35, mask=0.05, correction_rounds=rounds),
+        weights=LossWeights(dice=2.0),
+    )
+
+
+# Corrections teach nothing while the first mask is still poor, and cost most of a step.
+PHASES = {"first prompts": phase(1500, 1e-3, 200, 0, 6), "corrections": phase(1600, 5e-4, 50, 3, 4)}
 
 
 def embedded_config() -> Sam2Config:
@@ -64,8 +82,19 @@ def first_model(stem: str) -> Sam2Model:
     given = names.flatten(Sam2Model.from_pretrained(stem).params)
     flat = names.flatten(model.params)
     backbone = "vision_encoder.backbone."
+    rng = np.random.default_rng(TRAINING_SEED)
+    flat = {name: first_values(rng, name, value) for name, value in flat.items()}
     taken = {name: given[name] for name in flat if name.startswith(tuple(backbone + part for part in STEM))}
     return Sam2Model(model.config, names.unflatten(flat | taken))
+
+
+def first_values(rng: np.random.Generator, name: str, value: Any) -> Any:
+    """Values to begin with: wider than those for fine-tuning, under which a fresh decoder hardly moves."""
+    if name.endswith(".kernel"):
+        return (rng.standard_normal(value.shape) * (3 * np.prod(value.shape[:-1])) ** -0.5).astype(np.float32)
+    if name.endswith(".embedding"):
+        return rng.standard_normal(value.shape).astype(np.float32)
+    return value
 
 
 def main() -> None:
@@ -73,10 +102,14 @@ def main() -> None:
     parser.add_argument("--stem", required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    model, _ = train(
-        first_model(arguments.stem), Scenes(TRAINING_SEED, IMAGE_SIZE), OPTIONS, arguments.output,
-        checkpoint_every=100,
-    )
+    model = first_model(arguments.stem)
+    first = 0
+    for name, options in PHASES.items():
+        source = Scenes(TRAINING_SEED, IMAGE_SIZE, first)
+        model, _ = train(
+            model, source, options, arguments.output / name.replace(" ", "_"), checkpoint_every=100
+        )
+        first += options.steps * options.batch_size
     model.save_pretrained(arguments.output)
 
 

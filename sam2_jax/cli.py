@@ -18,8 +18,15 @@ from PIL import Image
 
 from sam2_jax.annotate import annotate, find_photos
 from sam2_jax.atomic import write_together
+from sam2_jax.embedded import (
+    DEFAULT_MODEL,
+    EMBEDDED_MODEL,
+    SAMPLE_PICTURE,
+    SAMPLE_POINTS,
+    default_model,
+)
+from sam2_jax.finetune import add_finetune
 from sam2_jax.generate import PRESETS, AutomaticMaskGenerator, MaskGenerationOptions
-from sam2_jax.pipelines import DEFAULT_MODEL
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
@@ -31,6 +38,10 @@ from sam2_jax.processing.rle import encode_rle
 _EXAMPLE = """example, two objects, the first by two clicks and the second by a box:
   sam2-jax segment truck.jpg --point 500,375 --negative 1125,625 --object --box 425,600,700,875
 """
+
+
+EMBEDDED = "embedded"
+"""What the small model that comes with the package is called on the command line and in reports."""
 
 
 @dataclass
@@ -96,11 +107,14 @@ def build_parser() -> argparse.ArgumentParser:
     segment = commands.add_parser(
         "segment",
         help="segment objects of a photo from points, boxes and masks",
-        description="Segment objects of a photo and draw them. Prompts after --object are for the next one.",
+        description="Segment objects of a photo and draw them. Prompts after --object are for the next one. "
+        "Without a photo and prompts, a sample picture shows what comes out.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    segment.add_argument("photo", type=Path, help="picture file")
+    segment.add_argument(
+        "photo", type=Path, nargs="?", default=SAMPLE_PICTURE, help="picture file (default: a sample)"
+    )
     point, box = _numbers(2, "x,y"), _numbers(4, "x0,y0,x1,y1")
     prompt: dict[str, Any] = {"action": _AddPrompt, "dest": "prompts"}
     segment.add_argument(
@@ -122,8 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("--object", const="object", nargs=0, help="begin the next object", **prompt)
     segment.add_argument("--all", action="store_true", help="three masks for each object, not only the best")
-    segment.add_argument("--model", default=DEFAULT_MODEL, help="hub id or folder (default: %(default)s)")
-    segment.add_argument("--revision", help="commit, tag or branch of the hub model")
+    _add_model(segment)
     segment.add_argument("--output", type=Path, metavar="FILE", help="overlay (default: PHOTO_segmented.png)")
     segment.add_argument("--masks", type=Path, metavar="FOLDER", help="also write each mask as a PNG there")
     segment.add_argument(
@@ -131,7 +144,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     segment.set_defaults(run=segment_photo)
     _add_generate(commands)
+    add_finetune(commands)
     return parser
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        help=f"hub id or folder, or {EMBEDDED} for the small one that comes with sam2_jax (default: "
+        f"{DEFAULT_MODEL}, or {EMBEDDED} if that cannot be had)",
+    )
+    command.add_argument("--revision", help="commit, tag or branch of the hub model")
 
 
 def _add_generate(commands: Any) -> None:
@@ -146,8 +169,7 @@ def _add_generate(commands: Any) -> None:
     )
     generate.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="picture files or folders")
     generate.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
-    generate.add_argument("--model", default=DEFAULT_MODEL, help="hub id or folder (default: %(default)s)")
-    generate.add_argument("--revision", help="commit, tag or branch of the hub model")
+    _add_model(generate)
     generate.add_argument(
         "--preset", choices=PRESETS, default="meta", help="whose default thresholds (default: %(default)s)"
     )
@@ -208,9 +230,26 @@ def _step(what: str) -> Iterator[None]:
     print(f"{time.perf_counter() - start:.2f} s", flush=True)
 
 
+def _load_model(arguments: argparse.Namespace) -> Sam2Model:
+    """Load the model asked for or the default one; arguments.model then is its name for reports."""
+    source: str | Path
+    source, note = arguments.model, None
+    if arguments.model is None:
+        source, note = default_model(arguments.revision)
+        arguments.model = EMBEDDED if source == EMBEDDED_MODEL else source
+    elif arguments.model == EMBEDDED:
+        source = EMBEDDED_MODEL
+    if note:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    with _step(f"load {arguments.model}"):
+        return Sam2Model.from_pretrained(source, revision=arguments.revision)
+
+
 def segment_photo(arguments: argparse.Namespace) -> None:
     """The `segment` command. What can be wrong with the input is found before the model is loaded."""
     prompts = [prompt for prompt in arguments.prompts or [] if prompt != Prompt()]
+    if arguments.photo == SAMPLE_PICTURE and not prompts:
+        prompts = [Prompt([point], [1]) for point in SAMPLE_POINTS]
     if not prompts:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
     output = arguments.output or Path(f"{arguments.photo.stem}_segmented.png")
@@ -222,9 +261,8 @@ def segment_photo(arguments: argparse.Namespace) -> None:
         _check_prompt(prompt, number, (height, width))
     mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
 
-    with _step(f"load {arguments.model}"):
-        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
-        processor = Sam2Processor.from_pretrained(arguments.model, revision=arguments.revision)
+    model = _load_model(arguments)
+    processor = model.processor
     with _step("prepare the picture"):
         inputs = processor(images=photo)
     with _step("encode the picture (compiled first)"):
@@ -255,9 +293,8 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     MaskGenerationOptions(**options)  # what cannot be meant is refused before the model is loaded
-    with _step(f"load {arguments.model}"):
-        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
-        generator = AutomaticMaskGenerator(model, preset=arguments.preset, **options)
+    model = _load_model(arguments)
+    generator = AutomaticMaskGenerator(model, preset=arguments.preset, **options)
     start = time.perf_counter()
     done = annotate(generator, photos, arguments.output, model_name=str(arguments.model))
     seconds = time.perf_counter() - start

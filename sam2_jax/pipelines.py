@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.embedded import DEFAULT_MODEL
 from sam2_jax.generate import AutomaticMaskGenerator
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import mask_to_boxes
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import encode_rle
-
-DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
 # transformers' names of the generator's options; its one threshold serves within crops and between them.
 _NAMES = {

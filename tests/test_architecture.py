@@ -28,16 +28,19 @@ MAY_IMPORT = {
         *("processing", "predictor", "batch"),
     },
     "generate": {"config", "processing", "predict", "predictor"},
-    "pipelines": {"processing", "predict", "generate"},
+    "embedded": {"hub"},
+    "pipelines": {"processing", "predict", "generate", "embedded"},
+    "training": {"config", "atomic", "checkpoint", "model", "processing", "batch", "predict"},
+    "finetune": {"atomic", "embedded", "predict", "training"},
     "annotate": {"atomic", "processing", "batch", "generate"},
     "cli": {
         *("config", "atomic", "hub", "model", "processing", "checkpoint", "predict", "predictor", "batch"),
-        *("generate", "pipelines", "annotate"),
+        *("generate", "pipelines", "annotate", "embedded", "finetune"),
     },
     "__main__": {"cli"},
     "__init__": {
         *("compilation", "config", "outputs", "predict", "vision", "processing", "predictor", "batch"),
-        *("generate", "pipelines"),
+        *("generate", "pipelines", "embedded"),
     },
 }
 PROCESSING_NEEDS = {"numpy", "PIL", "scipy", "sam2_jax", *sys.stdlib_module_names}

@@ -163,15 +163,16 @@ def test_a_damaged_annotation_is_a_problem_and_the_rest_stays(
 
 def test_annotations_without_names_of_their_own(tmp_path: Path) -> None:
     nameless = {key: value for key, value in annotation().items() if key != "id"}
-    damaged = ["?", None, nameless, annotation([3]), annotation(True), annotation(1), annotation(1)]
-    dataset = open_dataset(coco(tmp_path, damaged))
+    damaged = ["?", None, nameless, annotation([3]), annotation(float("nan")), annotation(True)]
+    dataset = open_dataset(coco(tmp_path, [*damaged, annotation(1), annotation(1)]))
     assert len(dataset[0].masks) == 1
     assert dataset.problems == [
         "annotation number 1 of the list was left out: it must be an object; got '?'",
         "annotation number 2 of the list was left out: it must be an object; got None",
         "annotation number 3 of the list was left out: its id must be a number or a string; got None",
         "annotation number 4 of the list was left out: its id must be a number or a string; got [3]",
-        "annotation number 5 of the list was left out: its id must be a number or a string; got True",
+        "annotation number 5 of the list was left out: its id must be a number or a string; got nan",
+        "annotation number 6 of the list was left out: its id must be a number or a string; got True",
         "annotation 1 was left out: another annotation before it has the same id",
     ]
 
@@ -257,7 +258,7 @@ def labels() -> np.ndarray:
     return labels
 
 
-COLOURS = np.array([[0, 0, 0], [0, 0, 255], [9, 9, 9], [255, 128, 0]], np.uint8)
+COLOURS = np.array([[0, 0, 0], [0, 9, 0], [0, 9, 9], [9, 0, 0]], np.uint8)
 WITH_ALPHA = np.dstack([COLOURS[np.maximum(labels(), 2)], np.where(labels() > 0, 255, 0)]).astype(np.uint8)
 
 

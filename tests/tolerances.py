@@ -13,6 +13,7 @@ TOLERANCES = {
     "scores": 1e-5,  # predicted IoU, object score
     "masks": 1e-4,  # mask logits
     "gradients": 1e-4,
+    "losses": 1e-5,  # of training, and their gradients
 }
 
 # (kind, rung of the ladder) -> the worst relative error met in this run, for the summary at its end.

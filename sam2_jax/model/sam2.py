@@ -82,8 +82,8 @@ class Sam2(nn.Module):
     """SAM 2's image network as a pure function of its parameters.
 
     Parameters are named as in transformers' checkpoints. `dtype` is the computing type, float32 or bfloat16.
-    Height and width may be any multiples of the network's stride (32 for every released model). `remat` trades
-    time for memory in gradients: the backbone's blocks are computed again.
+    Height and width may be any multiples of the network's stride (32 for every released model). `remat`
+    trades time for memory in gradients: the backbone's blocks are computed again.
     """
 
     config: Sam2Config

@@ -23,14 +23,15 @@ class Source(Protocol):
 
 
 class Scenes:
-    """Synthetic scenes, each seen once: those numbered from `step * count` on, of the stream `seed`."""
+    """Synthetic scenes of the stream `seed`, each seen once, from number `first` on."""
 
-    def __init__(self, seed: int, size: int) -> None:
-        self.seed, self.size = seed, size
+    def __init__(self, seed: int, size: int, first: int = 0) -> None:
+        self.seed, self.size, self.first = seed, size, first
 
     def examples(self, step: int, count: int) -> list[Example]:
         """The scenes of one step."""
-        return [self.example(index) for index in range(step * count, (step + 1) * count)]
+        start = self.first + step * count
+        return [self.example(index) for index in range(start, start + count)]
 
     def example(self, index: int) -> Example:
         """One scene as an example."""
@@ -97,7 +98,7 @@ def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random
 
 
 def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """How much of each cell of a map of `size` (height, width) a bool mask [H, W] covers: float32 in [0, 1]."""
+    """How much of each cell of a map of size (height, width) a bool mask [H, W] covers: float32, 0 to 1."""
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(picture.resize(size[::-1], Image.Resampling.BOX), np.float32) / 255
 

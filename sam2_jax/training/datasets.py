@@ -75,9 +75,8 @@ class Dataset:
         entry = self.entries[index]
         try:
             image, masks = to_rgb(open_image(entry.photo)), entry.masks()
-            if (
-                image.shape[:2] != masks.shape[1:]
-            ):  # turned by an EXIF orientation that comes after the pixels
+            # Since it was opened the file changed, or its EXIF orientation comes after its pixels.
+            if image.shape[:2] != masks.shape[1:]:
                 raise ValueError(f"it is {_by(image.shape)}, its masks {_by(masks.shape[1:])}")
         except ValueError as error:
             raise ValueError(f"{entry.name} cannot be used: {error}") from error

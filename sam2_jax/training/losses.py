@@ -37,8 +37,7 @@ def focal_loss(logits: jax.Array, targets: jax.Array, alpha: float = 0.25, gamma
 
     Source: Lin et al. 2017 (arXiv:1708.02002).
     """
-    p = jax.nn.sigmoid(logits); d = p + targets - 2 * p * targets
-    return (optax.sigmoid_binary_cross_entropy(logits, targets) * d * d * (alpha * targets + (1 - alpha) * (1 - targets))).mean(axis=(-2, -1))
+    return optax.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma).mean(axis=(-2, -1))
 
 
 def dice_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:

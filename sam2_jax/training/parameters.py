@@ -20,7 +20,7 @@ _DOWN, _UP = ".lora_down", ".lora_up"
 
 
 class Split(NamedTuple):
-    """Flat parameters: those that are trained, low-rank factors among them, and those that stay as they are."""
+    """Flat parameters: those that are trained, low-rank factors among them, and those that stay."""
 
     trained: Flat
     frozen: Flat
@@ -37,7 +37,7 @@ def split_parameters(
     """
     flat = names.flatten(params)
     chosen = _matching(flat, trained, "trained") - {names.FOURIER}
-    matrices = _matching(flat, lora, "lora")
+    matrices = _matching(flat, lora, "lora") - {names.FOURIER}
     if both := sorted(chosen & matrices):
         raise ValueError(f"trained and lora must not name the same parameters; both name {both[0]}")
     if not chosen and not matrices:
@@ -74,7 +74,7 @@ def _matching(flat: Mapping[str, Any], patterns: Iterable[str], parameter: str) 
     for pattern in patterns:
         fitting = {name for name in flat if fnmatchcase(name, pattern)}
         if not fitting:
-            tops = sorted({".".join(name.split(".")[:2]) for name in flat})
-            raise ValueError(f"{parameter} pattern {pattern!r} fits no parameter; there are {', '.join(tops)}")
+            parts = ", ".join(sorted({".".join(name.split(".")[:2]) for name in flat}))
+            raise ValueError(f"{parameter} pattern {pattern!r} fits no parameter; there are {parts}")
         found |= fitting
     return found

@@ -46,7 +46,8 @@ class Prompts(NamedTuple):
     @property
     def is_ambiguous(self) -> jax.Array:
         """Whether all that is known of an object is one click: bool [B, P]."""
-        return (self.labels == POSITIVE).any(axis=-1) & ((self.labels != PADDING).sum(axis=-1) == 1)
+        is_one_click = (self.labels == POSITIVE).any(axis=-1) & ((self.labels != PADDING).sum(axis=-1) == 1)
+        return is_one_click & ~self.has_mask
 
 
 # Meta keeps noise of a box within this many pixels of the 1024 it trains at.
@@ -123,10 +124,7 @@ def first_prompts(
     kind_key, point_key, box_key = jax.random.split(key, 3)
     odds = jnp.log(jnp.asarray([options.point, options.box, options.mask]))
     kind = jax.random.categorical(kind_key, odds, shape=(batch, objects))
-    if options.deepest:
-        cell = deepest_cell(targets)[0]
-    else:
-        cell = random_cell(point_key, targets)
+    cell = deepest_cell(targets)[0] if options.deepest else random_cell(point_key, targets)
     point = cells_to_pixels(cell, scale)
     boxes = _noisy_boxes(box_key, targets, scale, image_size, options.box_noise)
 
@@ -189,8 +187,8 @@ def correct(
     else:
         error_key, choice_key = jax.random.split(key)
         is_right = ~(missed | excess).any(axis=(-2, -1))
-        anywhere = jax.random.bernoulli(choice_key, options.from_target, is_right.shape) | is_right
-        region = jnp.where(anywhere[..., None, None], targets, missed | excess)
+        anywhere = jax.random.bernoulli(choice_key, jnp.float32(options.from_target), is_right.shape)
+        region = jnp.where((anywhere | is_right)[..., None, None], targets, missed | excess)
         cell = random_cell(error_key, region)
         is_positive = _at(targets, cell)
     slot = 2 + round_number
@@ -209,7 +207,7 @@ def _deepest_error(missed: jax.Array, excess: jax.Array, targets: jax.Array) -> 
     missed_cell, missed_depth = deepest_cell(missed)
     excess_cell, excess_depth = deepest_cell(excess)
     inside, _ = deepest_cell(targets)
-    is_positive = missed_depth >= excess_depth
+    is_positive = (missed_depth >= excess_depth) & targets.any(axis=(-2, -1))
     cell = jnp.where(is_positive[..., None], missed_cell, excess_cell)
     is_right = jnp.maximum(missed_depth, excess_depth) == 0
     return jnp.where(is_right[..., None], inside, cell), is_positive

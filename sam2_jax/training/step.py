@@ -1,7 +1,7 @@
 """One step of training: encode, rounds of prompts and corrections, losses, gradients, update."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,8 @@ def rounds_of_prompts(
 
     @jax.checkpoint
     def one_round(prompts: Prompts, number: jax.Array) -> tuple[Prompts, tuple[Losses, jax.Array]]:
-        prediction = module.apply({"params": params}, embeddings, prompts, method=decode)
+        applied = module.apply({"params": params}, embeddings, prompts, method=decode)
+        prediction = cast(MaskPrediction, applied)
         is_single = jnp.arange(prediction.iou_scores.shape[-1]) == 0
         candidates = prompts.is_ambiguous[..., None] != is_single.reshape(1, 1, -1)
         losses = segmentation_losses(prediction, batch.masks, candidates, batch.is_object, weights)

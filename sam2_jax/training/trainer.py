@@ -15,13 +15,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from sam2_jax.atomic import write_together
-from sam2_jax.checkpoint import names
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.predict import Sam2Model
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions, learning_rate_schedule, make_optimizer
-from sam2_jax.training.parameters import Split, merge_parameters, split_parameters
+from sam2_jax.training.parameters import merge_parameters, split_parameters
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
 
@@ -89,9 +88,7 @@ def train(
     """
     module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
-    split = split_parameters(
-        float32, options.trained, options.lora, options.lora_rank, seed=options.seed
-    )
+    split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
     blocks = sum(model.config.vision_config.backbone_config.blocks_per_stage)
     optimizer = make_optimizer(options.optimizer, options.steps, split.trained, blocks)
     spread, everywhere = _shardings(devices, options.batch_size)
