@@ -6,15 +6,17 @@ does.
 
 from pathlib import Path
 
-from sam2_jax.hub import HubFolder
+from sam2_jax.hub import HubFolder, is_reachable
 
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED_MODEL = _ASSETS / "embedded"
 """Folder of the small model: `Sam2Model.from_pretrained(EMBEDDED_MODEL)`."""
 
 SAMPLE_PICTURE = _ASSETS / "sample.png"
-SAMPLE_POINTS = ((90.0, 90.0),)
-"""A point (x, y) on each of some things in the sample picture."""
+SAMPLE_SCENE = 7, 7, 512
+"""Stream, number and size by which `sam2_jax.training.scenes.make_scene` makes the sample picture."""
+SAMPLE_POINTS = ((428.0, 140.0), (258.0, 298.0), (318.0, 448.0))
+"""A point (x, y) on each of three things in it."""
 
 DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
@@ -26,7 +28,7 @@ def default_model(revision: str | None = None) -> tuple[str | Path, str | None]:
     raises ValueError if it cannot be had.
     """
     try:
-        HubFolder(DEFAULT_MODEL, revision=revision).weights()
+        _fetch(revision)
     except ValueError as error:
         if revision is not None:
             raise
@@ -37,3 +39,13 @@ def default_model(revision: str | None = None) -> tuple[str | Path, str | None]:
             "network up, or give --model a folder that holds it"
         )
     return DEFAULT_MODEL, None
+
+
+def _fetch(revision: str | None) -> None:
+    """See to it that the default model's files are here. Raises ValueError if they cannot be had."""
+    try:
+        HubFolder(DEFAULT_MODEL, revision=revision, local_files_only=True).weights()
+    except ValueError:
+        if not is_reachable():
+            raise
+        HubFolder(DEFAULT_MODEL, revision=revision).weights()

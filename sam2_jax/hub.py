@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -24,6 +24,15 @@ PROCESSOR_FILE, IMAGE_PROCESSOR_FILE = "processor_config.json", "preprocessor_co
 PROCESSOR_FILES = PROCESSOR_FILE, IMAGE_PROCESSOR_FILE
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def is_reachable(seconds: float = 3.0) -> bool:
+    """Whether the hub answers at all, within this time; a download would try again and again."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception:  # whose kind is that of the HTTP library that huggingface_hub happens to use
+        return False
+    return True
 
 
 class HubFolder:

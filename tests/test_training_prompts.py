@@ -340,8 +340,9 @@ def test_where_nothing_is_wrong_the_click_confirms_the_object(options: PromptOpt
 
 @EITHER_WAY
 def test_a_logit_of_zero_is_outside(options: PromptOptions) -> None:
-    prompts = corrected(options, np.zeros_like(LOGITS))
-    assert at(TARGETS, cells_of(prompts.points[:, :, 2])).all()
+    targets, left = rectangles(4, 4, 20, 12), np.arange(CELLS[1]) < 12
+    prompts = corrected(options, np.where(targets & left, 1, 0).astype(np.float32), targets)
+    assert at(targets & ~left, cells_of(prompts.points[:, :, 2])).all()
     assert (prompts.labels[:, :, 2] == POSITIVE).all()
 
 
