@@ -70,7 +70,18 @@ def small_model() -> Sam2Model:
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile without LLVM's optimisations, in about half the time: for tests of how small networks behave.
+
+    Real weights are left to be compiled as users do.
+    """
+    jax.config.update("jax_disable_most_optimizations", "reference_dir" not in request.fixturenames)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch, quick_compilation: None) -> list[str]:
     """The network's method traced, each time one is: tracing runs its Python, and nothing else does."""
     seen: list[str] = []
 

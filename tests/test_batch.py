@@ -22,6 +22,8 @@ from sam2_jax.batch import BatchResult, Task, predict_batch
 
 POINTS = [[(3, 4)]]
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def model() -> Sam2Model:
@@ -154,6 +156,15 @@ def generated(count: int, alive: list[Any], taken: list[int]) -> Iterator[Task]:
         del picture
 
 
+@pytest.fixture
+def quick_collection() -> Iterator[None]:
+    """Look for garbage among new objects only; among all that earlier tests left it takes a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("quick_collection")
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_generator_is_taken_three_batches_ahead_at_most(model: Sam2Model, batch_size: int) -> None:
     photos: list[Any] = []

@@ -30,6 +30,8 @@ MASKS = (5 * RNG.standard_normal((2, 5, 16, 16))).astype(np.float32)
 # What reordering of a sum may change at most; any real difference is far above it.
 ROUNDING = 1e-5
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def model() -> Sam2Model:
@@ -692,20 +694,19 @@ def test_sessions_and_batches_begin_at_the_model(model: Sam2Model) -> None:
 
 
 @pytest.fixture(scope="module")
-def slopes(model: Sam2Model, pixels: np.ndarray) -> tuple[Any, Any]:
-    """A loss as a function of the parameters, with its gradient, compiled; and the gradient at the model."""
+def loss_and_gradient(model: Sam2Model, pixels: np.ndarray) -> Any:
+    """A loss as a function of the parameters, with its gradient, to be compiled."""
 
     def loss(params: Any) -> jax.Array:
         prompts = POINTS[:1, :3], LABELS[:1, :3], MASKS[:1, :3]
         prediction = model.module.apply({"params": params}, pixels[:1], *prompts)
         return sum(jnp.square(x).mean() for x in prediction)
 
-    loss_and_gradient = jax.jit(jax.value_and_grad(loss))
-    return loss_and_gradient, loss_and_gradient(model.params)[1]
+    return jax.jit(jax.value_and_grad(loss))
 
 
-def test_gradients_reach_all_that_takes_part(slopes: tuple[Any, Any]) -> None:
-    flat = names.flatten(slopes[1])
+def test_gradients_reach_all_that_takes_part(model: Sam2Model, loss_and_gradient: Any) -> None:
+    flat = names.flatten(loss_and_gradient(model.params)[1])
     assert all(np.isfinite(gradient).all() for gradient in flat.values())
     silent = {name for name, gradient in flat.items() if not np.any(gradient)}
     # The Fourier matrix is a constant; a mask is given, and of four masks the first is not asked for. The
@@ -718,8 +719,8 @@ def test_gradients_reach_all_that_takes_part(slopes: tuple[Any, Any]) -> None:
     }
 
 
-def test_gradients_are_the_slope(model: Sam2Model, slopes: tuple[Any, Any]) -> None:
-    loss_and_gradient, gradient = slopes
+def test_gradients_are_the_slope(model: Sam2Model, loss_and_gradient: Any) -> None:
+    gradient = loss_and_gradient(model.params)[1]
     rng = np.random.default_rng(36)
     # Along the gradient's signs, where the slope stands out of rounding.
     direction = jax.tree.map(lambda g: np.sign(g) * rng.uniform(size=g.shape).astype(np.float32), gradient)

@@ -23,6 +23,7 @@ MASKS = {
 }
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("masks", MASKS)
 def test_one_by_one_changes_no_number(masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = smallest_config((64, 96))
@@ -32,21 +33,25 @@ def test_one_by_one_changes_no_number(masks: str, monkeypatch: pytest.MonkeyPatc
     def predict(params: Any) -> Any:
         return module.apply({"params": params}, PIXELS, POINTS, LABELS, MASKS[masks])
 
-    def loss(params: Any) -> jax.Array:
+    def loss(params: Any) -> tuple[jax.Array, Any]:
         prediction = predict(params)
-        return (prediction.masks**2).mean() + prediction.iou_scores.sum()
+        return (prediction.masks**2).mean() + prediction.iou_scores.sum(), prediction
 
-    # Compiling gradients takes most of the time: only the case that has all there is.
-    has_gradients = masks == "a mask for each object"
-    together = jax.jit(predict)(params), jax.jit(jax.grad(loss))(params) if has_gradients else {}
+    def run() -> tuple[dict[str, Any], Any]:
+        """Gradients, which take long to compile, of the case that has all there is; prediction."""
+        if masks == "a mask for each object":
+            gradients, prediction = jax.jit(lambda p: jax.grad(loss, has_aux=True)(p))(params)
+            return names.flatten(gradients), prediction
+        return {}, jax.jit(lambda p: predict(p))(params)
+
+    together = run()
     monkeypatch.setattr(sam2, "_LARGE_IMAGE", 1)
     monkeypatch.setattr(mask_decoder, "_LARGE_MAP", 1)
-    gradients = jax.jit(jax.grad(lambda p: loss(p)))
-    apart = jax.jit(lambda p: predict(p))(params), gradients(params) if has_gradients else {}
-    for a, b in zip(jax.tree.leaves(apart[0]), jax.tree.leaves(together[0]), strict=True):
+    apart = run()
+    for a, b in zip(jax.tree.leaves(apart[1]), jax.tree.leaves(together[1]), strict=True):
         assert relative_error(a, b) < 1e-5  # the object scores, near zero here, come to 2e-6
-    left, right = names.flatten(apart[1]), names.flatten(together[1])
-    for name, gradient in left.items():
-        np.testing.assert_allclose(gradient, right[name], atol=1e-5 * np.abs(right[name]).max() + 1e-7)
+    for name, gradient in apart[0].items():
+        expected = together[0][name]
+        np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max() + 1e-7)
     loops = str(jax.make_jaxpr(lambda p: predict(p))(params)).count("scan[")
     assert loops >= 3, "one over images in the encoder, one over images and one over objects in the decoder"

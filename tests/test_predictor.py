@@ -18,6 +18,8 @@ SIZE = 90, 120
 PHOTO = np.random.default_rng(40).integers(0, 256, (*SIZE, 3), np.uint8)
 BOX = 10, 20, 70, 80
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def model() -> Sam2Model:

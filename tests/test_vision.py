@@ -29,6 +29,8 @@ CONFIG = smallest_config()
 PARTS = {Sam2VisionModel: "vision_encoder.", Sam2HieraDetModel: "vision_encoder.backbone."}
 EITHER = pytest.mark.parametrize("kind", PARTS)
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def whole() -> Sam2Model:

@@ -125,7 +125,7 @@ def train_step(
         losses=losses,
         first_iou=ious[0],
         last_iou=ious[-1],
-        gradient_norm=optax.global_norm(gradients),
+        gradient_norm=optax.tree.norm(gradients),
         skipped=is_skipped(optimizer_state),
     )
     trained = optax.apply_updates(state.trained, updates)

@@ -241,7 +241,15 @@ class _Record:
         """Save a checkpoint if it is time."""
         if self.manager is None or not (is_last or step % self.every == 0):
             return
-        self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
+        try:
+            self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
+        # A full disk is another error in each of the libraries that write.
+        except (OSError, ValueError, RuntimeError) as error:
+            last = self.manager.latest_step() or 0
+            raise ValueError(
+                f"cannot write a checkpoint to {self.folder}: {error}. Make room there and give the same "
+                f"command again: training goes on from step {last}"
+            ) from error
 
     def close(self) -> None:
         """Finish writing."""
