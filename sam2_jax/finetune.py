@@ -104,10 +104,13 @@ def finetune(arguments: argparse.Namespace) -> int:
         print(f"{when}: {found}", flush=True)
         return found._asdict()
 
+    source = Shuffled(training, arguments.seed)
+    # No step yet, but all checks: before the minutes that judging may take.
+    train(model, source, options, arguments.output, stop_at=0, progress=False)
     report = {"model": str(arguments.model), "before": judge(model, "before")}
     tuned, _ = train(
         model,
-        Shuffled(training, arguments.seed),
+        source,
         options,
         arguments.output,
         checkpoint_every=arguments.checkpoint_every,

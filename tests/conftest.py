@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from small_models import model_of, small_config
 from tolerances import TOLERANCES, worst
@@ -69,15 +70,43 @@ def small_model() -> Sam2Model:
     return model_of(small_config())
 
 
+@pytest.fixture(scope="session")
+def tiny_model(reference_dir: Path) -> Sam2Model:
+    """The tiny model with its released weights."""
+    return Sam2Model.from_pretrained(reference_dir / "weights" / "sam2-hiera-tiny-image")
+
+
+# By network, weights and pixels; the weights are kept so that no others take over their identity.
+_encoded: dict[Any, tuple[list[Any], Any]] = {}
+
+
+@pytest.fixture
+def pixels_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models remember what they have encoded, in other tests too: at full size it takes seconds."""
+    run = Sam2Model._run
+
+    def remembering(self: Sam2Model, method: str, *inputs: Any, **options: Any) -> Any:
+        if method != "encode_image" or options.get("record"):
+            return run(self, method, *inputs, **options)
+        weights = jax.tree.leaves(self.params)
+        key = self.module, tuple(map(id, weights)), np.asarray(inputs[0]).tobytes()
+        if key not in _encoded:
+            _encoded[key] = weights, run(self, method, *inputs, **options)
+        return _encoded[key][1]
+
+    monkeypatch.setattr(Sam2Model, "_run", remembering)
+
+
 @pytest.fixture
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compile without LLVM's optimisations, in about half the time: for tests of how small networks behave.
 
     Real weights are left to be compiled as users do.
     """
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", "reference_dir" not in request.fixturenames)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

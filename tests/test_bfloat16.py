@@ -1,7 +1,9 @@
 """bfloat16 from end to end, parameters too: how close its masks are to float32's on the reference photos."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,23 +11,34 @@ from test_real_weights import CASES, Runner
 
 from sam2_jax import Sam2Model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pixels_encoded_once")]
+
+
+class OneByOne(Runner):
+    """Encodes each photo by itself: an encoder of two at once would be another long compilation."""
+
+    def _encode(self, photos: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Any]:
+        if len(photos) == 1:
+            return super()._encode(photos)
+        inputs, embeddings = zip(*(self.encode((photo,)) for photo in photos), strict=True)
+        sizes = {"original_sizes": np.concatenate([each["original_sizes"] for each in inputs])}
+        return sizes, jax.tree.map(lambda *levels: jnp.concatenate(levels), *embeddings)
 
 
 @pytest.fixture(scope="module")
-def runners(reference_dir: Path) -> tuple[Runner, Runner]:
+def runners(reference_dir: Path, tiny_model: Sam2Model) -> tuple[Runner, Runner]:
     """The stored cases in float32 and in bfloat16."""
-    full, half = Runner(reference_dir), Runner(reference_dir)
+    types = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
     weights = reference_dir / "weights" / "sam2-hiera-tiny-image"
-    half.model = Sam2Model.from_pretrained(weights, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-    half.compatible = Sam2Model(
-        half.model.config,
-        half.model.params,
-        dtype=jnp.bfloat16,
-        param_dtype=jnp.bfloat16,
-        padding="transformers",
+    half = Sam2Model.from_pretrained(weights, **types)
+    full_compatible, half_compatible = (
+        Sam2Model(each.config, each.params, padding="transformers", **options)
+        for each, options in ((tiny_model, {}), (half, types))
     )
-    return full, half
+    return (
+        Runner(reference_dir, tiny_model, full_compatible),
+        OneByOne(reference_dir, half, half_compatible),
+    )
 
 
 def test_every_chosen_mask_is_float32_s(runners: tuple[Runner, Runner]) -> None:

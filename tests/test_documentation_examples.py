@@ -25,7 +25,7 @@ from sam2_jax import (
     released_config,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pixels_encoded_once")]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def checkpoint(reference_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> Sam2Model:
-    return Sam2Model.from_pretrained(checkpoint)
+def model(tiny_model: Sam2Model) -> Sam2Model:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,7 @@ def test_config_construction() -> None:
     assert config == configuration
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_model_from_its_configuration() -> None:
     configuration = Sam2Config()
     model = Sam2Model(configuration)

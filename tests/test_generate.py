@@ -320,10 +320,12 @@ def test_other_tasks_are_refused(model: Sam2Model) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_photo_gives_meta_s_masks(reference_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("pixels_encoded_once")
+def test_a_real_photo_gives_meta_s_masks(
+    reference_dir: Path, tiny_model: Sam2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of Meta's defaults, 1024 clicks; and nothing changes if masks of low score are computed as well."""
-    model = Sam2Model.from_pretrained(reference_dir / "weights" / "sam2-hiera-tiny-image")
-    generator = AutomaticMaskGenerator(model)
+    generator = AutomaticMaskGenerator(tiny_model)
     found = generator.generate(reference_dir / "images" / "truck.jpg")
     expected = json.loads((reference_dir / "reference" / "meta_amg_truck.json").read_text())
     assert len(found) == len(expected) == 37

@@ -375,9 +375,9 @@ def test_a_session_compiles_the_decoder_three_times_at_most(traces: list[str]) -
 
 
 @pytest.mark.slow
-def test_a_session_on_a_real_photo_equals_the_reference(reference_dir: Path) -> None:
-    model = Sam2Model.from_pretrained(reference_dir / "weights" / "sam2-hiera-tiny-image")
-    session = ImagePredictor(model, reference_dir / "images" / "truck.jpg")
+@pytest.mark.usefixtures("pixels_encoded_once")
+def test_a_session_on_a_real_photo_equals_the_reference(reference_dir: Path, tiny_model: Sam2Model) -> None:
+    session = ImagePredictor(tiny_model, reference_dir / "images" / "truck.jpg")
     negative = {"labels": [1, 0], "multimask_output": False}
     results = {
         "truck_one_point": session.click(500, 375),

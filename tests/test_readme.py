@@ -20,6 +20,7 @@ def test_nothing_is_left_to_fill_in() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pixels_encoded_once")
 def test_the_python_code_runs(reference_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     code = code.replace(

@@ -26,18 +26,16 @@ CASES = [
 ]
 PROMPTS = ("input_points", "input_labels", "input_boxes")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pixels_encoded_once")]
 
 
 class Runner:
     """Runs the stored cases; each set of photos is encoded once."""
 
-    def __init__(self, reference: Path) -> None:
+    def __init__(self, reference: Path, model: Sam2Model, compatible: Sam2Model) -> None:
         self.reference = reference
-        weights = reference / "weights" / "sam2-hiera-tiny-image"
-        self.model = Sam2Model.from_pretrained(weights)
-        self.compatible = Sam2Model(self.model.config, self.model.params, padding="transformers")
-        self.processor = Sam2Processor.from_pretrained(weights)
+        self.model, self.compatible = model, compatible
+        self.processor = Sam2Processor.from_pretrained(reference / "weights" / "sam2-hiera-tiny-image")
         self.cases = json.loads((reference / "reference" / "cases.json").read_text())
         self.encode = cache(self._encode)
 
@@ -67,8 +65,9 @@ class Runner:
 
 
 @pytest.fixture(scope="module")
-def runner(reference_dir: Path) -> Runner:
-    return Runner(reference_dir)
+def runner(reference_dir: Path, tiny_model: Sam2Model) -> Runner:
+    compatible = Sam2Model(tiny_model.config, tiny_model.params, padding="transformers")
+    return Runner(reference_dir, tiny_model, compatible)
 
 
 def test_every_stored_case_is_run(runner: Runner) -> None:
