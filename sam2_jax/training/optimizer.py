@@ -4,7 +4,7 @@ Source: Ravi et al. 2024 (arXiv:2408.00714), appendix on training; Meta's traini
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -42,9 +42,9 @@ def learning_rate_schedule(options: OptimizerOptions, steps: int) -> optax.Sched
 
 
 def make_optimizer(
-    options: OptimizerOptions, steps: int, trained: Mapping[str, jax.Array], blocks: int
+    options: OptimizerOptions, steps: int, trained: Collection[str], blocks: int
 ) -> optax.MultiSteps:
-    """The optimiser of flat parameters `trained`, for training of this many steps.
+    """The optimiser of flat parameters of the names `trained`, for training of this many steps.
 
     blocks: how many the backbone has. A gradient that is not finite is left out and counted in the state's
     skip_state.

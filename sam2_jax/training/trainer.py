@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
@@ -90,7 +92,7 @@ def train(
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
     split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
     blocks = sum(model.config.vision_config.backbone_config.blocks_per_stage)
-    optimizer = make_optimizer(options.optimizer, options.steps, split.trained, blocks)
+    optimizer, step = _program(module, options, tuple(split.trained), blocks)
     spread, everywhere = _shardings(devices, options.batch_size)
     # Copies: a step uses its state up, and the model keeps its own.
     trained = jax.tree.map(jnp.copy, split.trained)
@@ -99,7 +101,6 @@ def train(
     with closing(_Record(folder, options, checkpoint_every)) as record:
         state = jax.device_put(record.restore(state), everywhere)
         frozen = jax.device_put(split.frozen, everywhere)
-        step = compiled_step(module, optimizer, options.prompts, options.weights)
         key = jax.random.key(options.seed)
         start = int(state.step)
         rate = learning_rate_schedule(options.optimizer, options.steps)
@@ -120,6 +121,15 @@ def train(
             record.log(watch.finish())
     params = merge_parameters(state.trained, split.frozen)
     return Sam2Model(model.config, params, dtype=model.module.dtype, padding=model.padding), record.rows
+
+
+@lru_cache(maxsize=8)
+def _program(
+    module: Sam2, options: TrainingOptions, trained: tuple[str, ...], blocks: int
+) -> tuple[optax.MultiSteps, Any]:
+    """The optimiser and the compiled step: the same ones for the same training, taken up again say."""
+    optimizer = make_optimizer(options.optimizer, options.steps, trained, blocks)
+    return optimizer, compiled_step(module, optimizer, options.prompts, options.weights)
 
 
 def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
