@@ -32,7 +32,7 @@ TRAINING_SEED, HELD_OUT_SEED = 1, 2
 def main() -> None:
     """Evaluate, train, evaluate again; with --write put the table into RESULTS.md."""
     options = parser(__doc__)
-    options.set_defaults(image_size=512)
+    options.set_defaults(image_size=256)
     options.add_argument("--model", required=True, help="folder of real weights")
     options.add_argument("--steps", type=int, default=100, help="default 100")
     options.add_argument("--scenes", type=int, default=20, help="held out (default 20)")
