@@ -58,7 +58,9 @@ def random_tensors(config: Sam2Config, seed: int = 0) -> dict[str, np.ndarray]:
         noise = rng.standard_normal(shape)
         fan_in = np.prod(shape[:-1]) if name.endswith("kernel") else 1
         scale = {"kernel": fan_in**-0.5, "scale": 0.2, "bias": 0.2}.get(name.rpartition(".")[2], 0.5)
-        flat[name] = (noise * scale + name.endswith("scale")).astype(np.float32)
+        noise *= scale  # in place: the largest network has 200 million numbers
+        noise += name.endswith("scale")
+        flat[name] = noise.astype(np.float32)
     return names.to_torch(flat)
 
 

@@ -15,6 +15,8 @@ from sam2_jax.processing.rle import decode_rle
 
 WIDTH, HEIGHT = 90, 60
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def model(small_model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from discs import Discs
 from scipy import ndimage
-from small_models import model_of_its_own, smallest_config
+from small_models import model_of_its_own, random_tensors, smallest_config
 
 from sam2_jax import AutomaticMaskGenerator, Sam2Model, pipeline
+from sam2_jax.checkpoint import names
 from sam2_jax.generate import MaskGenerationOptions
 from sam2_jax.model import mask_decoder
 from sam2_jax.model.mask_decoder import NO_MASK
@@ -24,7 +25,8 @@ LOOSE: dict[str, Any] = {"points_per_side": 4, "pred_iou_thresh": 0.5, "stabilit
 
 @pytest.fixture(scope="module")
 def model() -> Sam2Model:
-    return Discs(smallest_config(128))
+    config = smallest_config(128)
+    return Discs(config, names.unflatten(names.to_flax(random_tensors(config))))
 
 
 def photo(height: int = 90, width: int = 140, seed: int = 0) -> np.ndarray:
@@ -202,6 +204,7 @@ def test_grids_of_one_s_own(model: Sam2Model) -> None:
         AutomaticMaskGenerator(model, point_grids=[grid * 2])
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_refinement_prompts_with_each_mask() -> None:
     model = model_of_its_own(128)
     options = LOOSE | {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1}

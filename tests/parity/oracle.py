@@ -44,7 +44,8 @@ def transformers_model(config: Sam2Config, tensors: Mapping[str, np.ndarray]) ->
     height, width = config.image_size
     if height != width:  # its prompt encoder is square; see _make_oblong
         values["prompt_encoder_config"]["image_size"] = height
-    model = transformers.Sam2Model(transformers.Sam2Config(**values, attn_implementation="eager")).eval()
+    with transformers.initialization.no_init_weights():  # all are loaded
+        model = transformers.Sam2Model(transformers.Sam2Config(**values, attn_implementation="eager")).eval()
     model.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()}, strict=True)
     if height != width:
         _make_oblong(model.prompt_encoder, config)
