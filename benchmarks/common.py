@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax import Sam2Model, released_config
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import write_text
 from sam2_jax.checkpoint import names
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -237,4 +237,4 @@ def write_section(name: str, text: str, path: Path = RESULTS) -> None:
         new = pattern.sub(lambda _: section, old)
     else:
         new = (old if "<!-- begin" in old else HEAD).rstrip("\n") + "\n\n" + section
-    write_together({path: lambda aside: aside.write_text(new)})
+    write_text(path, new)

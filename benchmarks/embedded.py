@@ -1,51 +1,63 @@
-"""The embedded model: how it is trained, and how well it does on scenes it has not seen.
+"""The embedded model: how it is made of hiera-tiny, and how well it does on scenes it has not seen.
 
-python benchmarks/embedded.py train --stem MODEL --output RUN      # resumable; about an hour and a half
-python benchmarks/embedded.py evaluate --model FOLDER
+python benchmarks/embedded.py train --model facebook/sam2-hiera-tiny --output run    # goes on if stopped
+python benchmarks/embedded.py evaluate --model run/model
+
+Hiera-tiny is taken to 256 x 256 and its decoder trained on synthetic scenes (the teacher); its decoder is made
+smaller (smaller_decoder.py); its first two stages are kept, and behind them a small third stage learns to imitate
+what the teacher's third and fourth make of a scene; then all but the first stages is trained on masks.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.common import table
+from benchmarks.smaller_decoder import compress_decoder
 from sam2_jax import Sam2Config, Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import cast, write_checkpoint
 from sam2_jax.embedded import EMBEDDED_MODEL
-from sam2_jax.training.batches import Scenes
-from sam2_jax.training.evaluate import evaluate
+from sam2_jax.model.sam2 import Sam2
+from sam2_jax.training.batches import Scenes, batches
+from sam2_jax.training.evaluate import Evaluation, evaluate
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions
+from sam2_jax.training.parameters import merge_parameters, split_parameters
 from sam2_jax.training.prompts import PromptOptions
-from sam2_jax.training.trainer import TrainingOptions, train
+from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
 
 IMAGE_SIZE = 256
 TRAINING_SEED, HELD_OUT_SEED = 1, 2
 # The first two stages are hiera-tiny's own: what they see, edges and textures, is the same at any size.
-STEM = ("patch_embed.", "pos_embed", "blocks_0.", "blocks_1.", "blocks_2.")
-TRAINED = (
-    *("vision_encoder.backbone.blocks_3.*", "vision_encoder.backbone.blocks_4.*", "vision_encoder.neck.*"),
-    *("no_memory_embedding", "prompt_encoder.*", "mask_decoder.*"),
-)
+STEM_BLOCKS = 2
+NEW = ("vision_encoder.backbone.blocks_[234].*", "vision_encoder.neck.convs_0.*")
+IMITATION_SCENES, IMITATION_EPOCHS, IMITATION_BATCH = 3000, 15, 16
 
 
-def phase(steps: int, learning_rate: float, warmup_steps: int, rounds: int, objects: int) -> TrainingOptions:
-    """Options of a phase of training."""
+def phase(
+    steps: int, learning_rate: float, rounds: int, objects: int, trained: tuple[str, ...]
+) -> TrainingOptions:
+    """Options of a phase of training on masks."""
     return TrainingOptions(
         steps=steps,
-        batch_size=8,
+        batch_size=4,
         objects=objects,
         seed=rounds,
-        trained=TRAINED,
+        trained=trained,
         optimizer=OptimizerOptions(
             learning_rate=learning_rate,
-            warmup_steps=warmup_steps,
+            warmup_steps=steps // 20,
             final_share=0.02,
             weight_decay=0.05,
             layer_decay=1.0,
@@ -56,65 +68,145 @@ def phase(steps: int, learning_rate: float, warmup_steps: int, rounds: int, obje
     )
 
 
-# Corrections teach nothing while the first mask is still poor, and cost most of a step.
-PHASES = {"first prompts": phase(1500, 1e-3, 200, 0, 6), "corrections": phase(600, 4e-4, 30, 3, 4)}
+# The teacher learns what things and parts are in scenes; its backbone stays as it is.
+TEACHING = phase(250, 2e-4, 0, 6, TRAINED)
+LEARNED = (*NEW, "vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
+# Corrections teach little while the first mask is still poor, and cost most of a step.
+PHASES = {"first_prompts": phase(2500, 4e-4, 0, 8, LEARNED), "corrections": phase(800, 1.5e-4, 3, 6, LEARNED)}
 
 
-def embedded_config() -> Sam2Config:
-    """SAM 2 with three stages, of 3 million parameters, for pictures of 256 x 256."""
-    widths = [96, 192, 224]
+def embedded_config(given: Sam2Config) -> Sam2Config:
+    """Hiera-tiny's first two stages, one block each, a small third one, and a decoder that fits 6 MB."""
+    widths = [96, 192, 112]
     backbone = {
         "hidden_size": widths[0],
         "embed_dim_per_stage": widths,
         "num_attention_heads_per_stage": [1, 2, 4],
-        "blocks_per_stage": [1, 2, 2],
+        "blocks_per_stage": [1, 1, 3],
         "window_size_per_stage": [8, 4, 16],
-        "global_attention_blocks": [3, 4],
+        "global_attention_blocks": [2, 3, 4],
         "num_query_pool_stages": 2,
     }
     vision = {
         "backbone_config": backbone,
         "backbone_channel_list": widths[::-1],
-        "fpn_hidden_size": 128,
         "fpn_top_down_levels": [2],
     }
-    decoder = {"hidden_size": 128, "mlp_dim": 256, "num_attention_heads": 4, "iou_head_hidden_dim": 128}
-    prompt = {"hidden_size": 128, "mask_input_channels": 16}
-    return Sam2Config(vision, prompt, decoder).with_image_size(IMAGE_SIZE)
+    decoder = replace(
+        given.mask_decoder_config, mlp_dim=128, attention_downsample_rate=4, iou_head_hidden_dim=64
+    )
+    return Sam2Config(vision, given.prompt_encoder_config, decoder).with_image_size(IMAGE_SIZE)
 
 
-def first_model(stem: str) -> Sam2Model:
-    """The model before training: random, except for the stages it takes from another one."""
-    model = Sam2Model(embedded_config(), seed=TRAINING_SEED)
-    given = names.flatten(Sam2Model.from_pretrained(stem).params)
-    flat = names.flatten(model.params)
-    backbone = "vision_encoder.backbone."
+def first_model(teacher: Sam2Model) -> Sam2Model:
+    """The model before training: the teacher's parts, made smaller, and a third stage of random parameters."""
+    config = embedded_config(teacher.config)
+    given = names.flatten(teacher.params)
     rng = np.random.default_rng(TRAINING_SEED)
-    flat = {name: first_values(rng, name, value) for name, value in flat.items()}
-    taken = {name: given[name] for name in flat if name.startswith(tuple(backbone + part for part in STEM))}
-    return Sam2Model(model.config, names.unflatten(flat | taken))
+    flat = {
+        name: first_values(rng, name, value)
+        for name, value in names.flatten(Sam2Model(config, seed=TRAINING_SEED).params).items()
+    }
+    fresh = split_parameters(names.unflatten(flat), NEW).trained
+    flat |= {name: given[name] for name in flat if name not in fresh and not name.startswith("mask_decoder.")}
+    # Levels of the pyramid are numbered from deep to shallow, and here is one fewer.
+    for level in (1, 2):
+        for kind in ("kernel", "bias"):
+            neck = "vision_encoder.neck.convs_{}.{}".format
+            flat[neck(level, kind)] = given[neck(level + 1, kind)]
+    lessons = batches(Scenes(TRAINING_SEED, IMAGE_SIZE), teacher.config, 8, 6, TRAINING_SEED, range(8))
+    flat |= compress_decoder(teacher, config.mask_decoder_config, lessons)
+    return Sam2Model(config, names.unflatten(flat))
 
 
 def first_values(rng: np.random.Generator, name: str, value: Any) -> Any:
-    """Values to begin with: wider than those for fine-tuning, under which a fresh decoder hardly moves."""
+    """Values to begin with: wider than those for fine-tuning, under which fresh layers hardly move."""
     if name.endswith(".kernel"):
         return (rng.standard_normal(value.shape) * (3 * np.prod(value.shape[:-1])) ** -0.5).astype(np.float32)
-    if name.endswith(".embedding"):
-        return rng.standard_normal(value.shape).astype(np.float32)
     return value
 
 
+def _second_stage(module: Sam2, pixel_values: jax.Array) -> jax.Array:
+    return module.vision_encoder.backbone(pixel_values)[1]
+
+
+def _behind(module: Sam2, x: jax.Array) -> jax.Array:
+    """The image embedding from the second stage's map."""
+    for block in module.vision_encoder.backbone.blocks[STEM_BLOCKS:]:
+        x = block(x)
+    return module.vision_encoder.neck.convs[0](x) + module.no_memory_embedding[None]
+
+
+def _lessons(student: Sam2Model, teacher: Sam2Model, scenes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the second stage, and what the teacher embeds the pictures as: both float16 [N, h, w, C]."""
+
+    @jax.jit
+    def lesson(stem: Any, params: Any, pixel_values: jax.Array) -> Any:
+        x = student.module.apply({"params": stem}, pixel_values, method=_second_stage)
+        target = teacher.module.apply({"params": params}, pixel_values, method="encode_image")[2]
+        return x.astype(jnp.float16), target.astype(jnp.float16)
+
+    source, count = Scenes(TRAINING_SEED, IMAGE_SIZE), 8
+    groups = batches(source, student.config, count, 1, TRAINING_SEED, range(scenes // count))
+    made = [
+        jax.device_get(lesson(student.params, teacher.params, batch.pixel_values))
+        for batch in tqdm(groups, desc="lessons", total=scenes // count, unit="batch")
+    ]
+    inputs, targets = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return inputs, targets
+
+
+def imitate(student: Sam2Model, teacher: Sam2Model, scenes: int, epochs: int, batch_size: int) -> Sam2Model:
+    """Train the third stage to make of the second one's map what the teacher makes of the picture."""
+    inputs, targets = _lessons(student, teacher, scenes)
+    deviation = targets.std(axis=(0, 1, 2), dtype=np.float32)
+    split = split_parameters(student.params, NEW)
+    steps = epochs * (scenes // batch_size)
+    optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 3e-3), weight_decay=0.01)
+    params, state = split.trained, optimizer.init(split.trained)
+
+    @jax.jit
+    def step(params: Any, state: Any, x: jax.Array, target: jax.Array) -> tuple[Any, Any, jax.Array]:
+        def loss(params: Any) -> jax.Array:
+            found = student.module.apply(
+                {"params": merge_parameters(params, split.frozen)}, x, method=_behind
+            )
+            return (((found - target) / deviation.reshape(1, 1, 1, -1)) ** 2).mean()
+
+        error, gradients = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, error
+
+    rng = np.random.default_rng(TRAINING_SEED)
+    order = np.concatenate(
+        [rng.permutation(scenes)[: scenes // batch_size * batch_size] for _ in range(epochs)]
+    )
+    for chosen in (bar := tqdm(order.reshape(-1, batch_size), desc="imitating", unit="step")):
+        x, target = (part[chosen].astype(np.float32) for part in (inputs, targets))
+        params, state, error = step(params, state, x, target)
+        bar.set_postfix(unexplained=f"{error:.3f}", refresh=False)
+    return Sam2Model(student.config, merge_parameters(params, split.frozen))
+
+
 def train_model(arguments: argparse.Namespace) -> None:
-    """The `train` command: all phases, each from its last checkpoint if there is one."""
-    model = first_model(arguments.stem)
+    """The `train` command: teacher, imitation, all phases, each from its last checkpoint if there is one."""
+    output = arguments.output
+    given = Sam2Model.from_pretrained(arguments.model)
+    teacher = Sam2Model(given.config.with_image_size(IMAGE_SIZE), given.params)
+    teacher, _ = train(teacher, Scenes(TRAINING_SEED, IMAGE_SIZE), TEACHING, output / "teacher")
+    imitation = output / "imitation"
+    if imitation.exists():
+        model = Sam2Model.from_pretrained(str(imitation))
+    else:
+        model = imitate(first_model(teacher), teacher, IMITATION_SCENES, IMITATION_EPOCHS, IMITATION_BATCH)
+        model.save_pretrained(imitation)
     first = 0
     for name, options in PHASES.items():
         source = Scenes(TRAINING_SEED, IMAGE_SIZE, first)
-        folder = arguments.output / name.replace(" ", "_")
-        model, _ = train(model, source, options, folder, checkpoint_every=100)
+        model, _ = train(model, source, options, output / name, checkpoint_every=100)
         first += options.steps * options.batch_size
     half = {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
-    write_checkpoint(arguments.output / "model", cast(half, np.float16), model.config)
+    write_checkpoint(output / "model", cast(half, np.float16), model.config)
 
 
 def evaluate_model(arguments: argparse.Namespace) -> None:
@@ -123,10 +215,15 @@ def evaluate_model(arguments: argparse.Namespace) -> None:
     scenes = Scenes(HELD_OUT_SEED, IMAGE_SIZE)
     examples = (scenes.example(index) for index in range(arguments.scenes))
     found = evaluate(model, examples, progress=True)
-    values = found.clicks[0], found.best_of_three, found.box, found.clicks[-1]
     head = ["", "one click", "best of its three masks", "box", f"{len(found.clicks)} clicks"]
     print(f"{found.objects} objects of {arguments.scenes} scenes:\n")
-    print(table(head, [["mean IoU", *(f"{value:.3f}" for value in values)]]))
+    print(table(head, [["mean IoU", *cells(found)]]))
+
+
+def cells(found: Evaluation) -> list[str]:
+    """What tables say of an evaluation: one click, the best of its three masks, a box, all clicks."""
+    values = found.clicks[0], found.best_of_three, found.box, found.clicks[-1]
+    return [f"{value:.3f}" for value in values]
 
 
 def main() -> None:
@@ -136,9 +233,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train", help="train it, from the last checkpoint if there is one")
-    training.add_argument(
-        "--stem", required=True, help="model that gives the first two stages, a hub id or folder"
-    )
+    training.add_argument("--model", required=True, help="hiera-tiny, a hub id or folder")
     training.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
     training.set_defaults(run=train_model)
     evaluation = commands.add_parser("evaluate", help="print the card's table")

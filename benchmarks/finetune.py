@@ -18,15 +18,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.common import parser, report, setting, table
+from benchmarks.embedded import HELD_OUT_SEED, TRAINING_SEED, cells
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.training.batches import Scenes
-from sam2_jax.training.evaluate import Evaluation, evaluate
+from sam2_jax.training.evaluate import evaluate
 from sam2_jax.training.optimizer import OptimizerOptions
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.trainer import TrainingOptions, train
-
-TRAINING_SEED, HELD_OUT_SEED = 1, 2
 
 
 def main() -> None:
@@ -70,18 +69,13 @@ def main() -> None:
         f"{arguments.scenes} scenes held out. {setting()}.\n\n"
         + table(
             ["mean IoU", "one click", "best of three", "box", "three clicks"],
-            [_row("before", before), _row("after", after)],
+            [["before", *cells(before)], ["after", *cells(after)]],
         )
         + f"\n\nLoss of the first and the last {training.steps // 10} steps: {rows[0]['total']:.3f}, "
         f"{rows[-1]['total']:.3f}. Frozen parameters equal to the bit: {_frozen_equal(model, tuned)}. "
         f"Stopped at step 5 of 10 and resumed: losses differ by {apart:.1e} at most."
     )
     report("finetune", text, arguments.write)
-
-
-def _row(name: str, found: Evaluation) -> list[str]:
-    values = found.clicks[0], found.best_of_three, found.box, found.clicks[-1]
-    return [name, *(f"{value:.3f}" for value in values)]
 
 
 def _frozen_equal(model: Sam2Model, tuned: Sam2Model) -> bool:

@@ -1,7 +1,7 @@
 """All masks of many photos as files: overlays, label maps, COCO annotations; begun again where it stopped."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sam2_jax.atomic import write_together
-from sam2_jax.batch import pictures_in
+from sam2_jax.batch import pictures_in, read_ahead
 from sam2_jax.generate import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import MAX_LABELS, Drawn, label_map, overlay, palette_image
@@ -88,11 +88,10 @@ def annotate(
             summary.masks += len(made["annotations"])
     with (
         tqdm(waiting, desc="photos", unit="photo", disable=not progress or len(waiting) < 2) as bar,
-        ThreadPoolExecutor(1) as reader,
         ThreadPoolExecutor(1) as writer,
     ):
         writing: Future[None] | None = None
-        for photo, picture in _read_ahead(waiting, reader):
+        for photo, picture in zip(waiting, read_ahead(_read, waiting), strict=True):
             try:
                 if isinstance(picture, ValueError):
                     raise picture
@@ -113,24 +112,12 @@ def annotate(
     return summary
 
 
-def _read_ahead(
-    photos: Sequence[Path], reader: ThreadPoolExecutor
-) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
-    """Each photo and its picture, or what is wrong with it; the next is read while one is worked on."""
-
-    def read(photo: Path) -> np.ndarray | ValueError:
-        try:
-            return to_rgb(open_image(photo))
-        except ValueError as error:
-            return error
-
-    reading = reader.submit(read, photos[0]) if photos else None
-    for i, photo in enumerate(photos):
-        assert reading is not None
-        picture = reading.result()
-        if i + 1 < len(photos):
-            reading = reader.submit(read, photos[i + 1])
-        yield photo, picture
+def _read(photo: Path) -> np.ndarray | ValueError:
+    """A photo's picture, or what is wrong with it."""
+    try:
+        return to_rgb(open_image(photo))
+    except ValueError as error:
+        return error
 
 
 def _settings(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:

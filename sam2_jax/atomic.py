@@ -35,6 +35,11 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write one text file as `write_together` does, in UTF-8."""
+    write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -6,13 +6,13 @@ at the results of the one before.
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from sam2_jax.processing.processor import Sam2Processor
 
 if TYPE_CHECKING:
     from sam2_jax.predict import Sam2Model
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 PROMPTS_FILE = "prompts.json"
 PICTURES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -314,6 +317,19 @@ def _name(task: Task, default: str) -> str:
     if task.name is not None:
         return str(task.name)
     return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
+
+
+def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[Loaded]:
+    """What load makes of each item, in order; a thread loads the next while one is used."""
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[Loaded] | None = None
+        for item in items:
+            following = reader.submit(load, item)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
 
 
 def pictures_in(folder: Path) -> list[Path]:

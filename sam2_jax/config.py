@@ -189,9 +189,9 @@ class Sam2HieraDetConfig(_Config):
             "even in all stages but the last: the next stage's first block halves it",
         )
         self._require(
-            all(a < b for a, b in pairwise(self.embed_dim_per_stage)),
+            all(a != b for a, b in pairwise(self.embed_dim_per_stage)),
             "embed_dim_per_stage",
-            "growing from stage to stage",
+            "other in each stage than in the one before: blocks tell by it where to pool",
         )
         self._require(
             all(

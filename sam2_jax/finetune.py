@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import write_text
 from sam2_jax.embedded import DEFAULT_MODEL
 from sam2_jax.predict import Sam2Model
 from sam2_jax.training.datasets import Dataset, open_dataset, split
@@ -120,8 +120,7 @@ def finetune(arguments: argparse.Namespace) -> int:
     tuned.save_pretrained(arguments.output / "transformers", layout="transformers")
     tuned.processor.save_pretrained(arguments.output / "transformers")
     report["after"] = judge(tuned, "after")
-    text = json.dumps(report, indent=2) + "\n"
-    write_together({arguments.output / "report.json": lambda path: path.write_text(text, encoding="utf-8")})
+    write_text(arguments.output / "report.json", json.dumps(report, indent=2) + "\n")
     print(f"{arguments.output}: the trained model; in transformers/ the same for transformers")
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from quick_compilation import compiling_quickly
 from small_models import model_of, small_config
 from tolerances import TOLERANCES, worst
 
@@ -103,10 +104,15 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Real weights are left to be compiled as users do.
     """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", "reference_dir" not in request.fixturenames)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with compiling_quickly("reference_dir" not in request.fixturenames):
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation_of_module() -> Iterator[None]:
+    """The same for all of a module and its fixtures."""
+    with compiling_quickly():
+        yield
 
 
 @pytest.fixture

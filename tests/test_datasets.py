@@ -16,6 +16,7 @@ from sam2_jax.annotate import annotate
 from sam2_jax.generate import GeneratedMask, MaskGenerationOptions
 from sam2_jax.processing.drawing import palette_image
 from sam2_jax.processing.rle import encode_rle
+from sam2_jax.training.batches import Shuffled
 from sam2_jax.training.datasets import Dataset, open_dataset, split
 
 HEIGHT, WIDTH = 20, 30
@@ -500,8 +501,8 @@ def test_examples_go_on_in_another_order_each_epoch(tmp_path: Path) -> None:
     dataset = open_dataset(folder_of(tmp_path, 6))
 
     def first_epochs(seed: int) -> list[list[str]]:
-        stream = dataset.examples(np.random.default_rng(seed))
-        return [[next(stream).name for _ in range(6)] for _ in range(3)]
+        stream = Shuffled(dataset, seed)
+        return [[example.name for example in stream.examples(epoch, 6)] for epoch in range(3)]
 
     epochs = first_epochs(0)
     assert all(sorted(epoch) == names(dataset) for epoch in epochs)
@@ -517,9 +518,9 @@ def test_a_damaged_picture_is_warned_of_once_and_the_rest_goes_on(tmp_path: Path
     assert (len(dataset), dataset.problems) == (3, [])
     with pytest.raises(ValueError, match="1.png cannot be used: .*truncated or broken"):
         dataset[1]
-    stream = dataset.examples(np.random.default_rng(0))
+    rng = np.random.default_rng(0)
     with pytest.warns(UserWarning, match="1.png cannot be used: .*truncated or broken") as warned:
-        seen = [next(stream).name for _ in range(8)]
+        seen = [example.name for _ in range(4) for example in dataset.readable(rng.permutation(3).tolist())]
     assert sorted(seen) == ["0.png"] * 4 + ["2.png"] * 4
     assert len(warned) == len(dataset.problems) == 1
     assert [example.name for example in dataset.readable([2, 1, 0])] == ["2.png", "0.png"]
@@ -529,12 +530,12 @@ def test_an_epoch_without_any_picture_ends(tmp_path: Path) -> None:
     folder_of(tmp_path, 2)
     damage(tmp_path / "0.png")
     damage(tmp_path / "1.png")
-    stream = open_dataset(tmp_path).examples(np.random.default_rng(0))
+    stream = Shuffled(open_dataset(tmp_path), seed=0)
     with (
         pytest.warns(UserWarning, match="cannot be used"),
         pytest.raises(ValueError, match="no picture of the dataset can be used .2 problems; the first: "),
     ):
-        next(stream)
+        stream.examples(0, 1)
 
 
 @pytest.mark.parametrize(("held_out", "count"), [(0.3, 3), (0.001, 1), (0.999, 9)])

@@ -15,10 +15,11 @@ from test_hub import TINY, use
 
 from sam2_jax import Sam2Model
 from sam2_jax.cli import main
-from sam2_jax.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE, default_model
+from sam2_jax.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE, SAMPLE_SCENE, default_model
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.training.batches import Scenes
 from sam2_jax.training.evaluate import evaluate
+from sam2_jax.training.scenes import make_scene
 
 CARD = (EMBEDDED_MODEL / "README.md").read_text(encoding="utf-8")
 
@@ -110,8 +111,5 @@ def test_it_can_be_asked_for_by_name(
 
 
 def test_the_sample_picture_is_a_scene_that_can_be_made_again() -> None:
-    from sam2_jax.embedded import SAMPLE_SCENE
-    from sam2_jax.training.scenes import make_scene
-
     with Image.open(SAMPLE_PICTURE) as sample:
         np.testing.assert_array_equal(np.asarray(sample), make_scene(*SAMPLE_SCENE).image)

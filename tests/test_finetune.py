@@ -1,10 +1,8 @@
 """The `finetune` command: from a dataset to a trained model in both layouts."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,13 +14,8 @@ from sam2_jax.cli import main
 from sam2_jax.processing.rle import encode_rle
 from sam2_jax.training.scenes import make_scene
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    """As in test_training, whose compiled step this is."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+# The step compiled here is that of test_training.
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
 
 @pytest.fixture(scope="module")

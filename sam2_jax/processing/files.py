@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import write_text
 from sam2_jax.hub import IMAGE_PROCESSOR_FILE, PROCESSOR_FILE, HubFolder
 
 
@@ -40,5 +40,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON object in transformers' style, whole or not at all."""
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+    write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")

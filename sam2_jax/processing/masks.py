@@ -1,9 +1,10 @@
-"""Mask logits: upscaling to the photo, stability, one object per pixel."""
+"""Mask logits: upscaling to the photo, stability, one object per pixel; how deep a pixel lies in a mask."""
 
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 _BAND = 2**18  # numbers worked on at a time, few enough to stay in a processor's cache
 
@@ -77,6 +78,14 @@ def stability_score(logits: Any, threshold: float = 0.0, offset: float = 1.0) ->
     inner = np.count_nonzero(logits > threshold + offset, axis=(-2, -1))
     outer = np.count_nonzero(logits > threshold - offset, axis=(-2, -1))
     return np.asarray(inner, np.float32) / np.maximum(outer, 1).astype(np.float32)
+
+
+def depth_inside(mask: np.ndarray) -> np.ndarray:
+    """Distance of each pixel of a boolean mask [H, W] from the nearest outside it, the border being outside.
+
+    float64 [H, W], in pixels, 0 outside the mask.
+    """
+    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
 
 
 def apply_non_overlapping_constraints(logits: Any, mask_threshold: float = 0.0) -> np.ndarray:

@@ -1,16 +1,17 @@
 """Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
 
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from functools import lru_cache
+from itertools import cycle, islice
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from sam2_jax.batch import read_ahead
 from sam2_jax.config import Sam2Config
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
-from sam2_jax.training.datasets import Dataset, Example
+from sam2_jax.training.datasets import Dataset, Example, at_first
 from sam2_jax.training.scenes import make_scene
 from sam2_jax.training.step import Batch
 
@@ -55,12 +56,15 @@ class Shuffled:
     def _example(self, number: int) -> Example:
         size = len(self.dataset)
         epoch, first = divmod(number, size)
-        order = np.random.default_rng((self.seed, epoch)).permutation(size)
-        for example in self.dataset.readable(np.roll(order, -first).tolist()):
+        order = _shuffled(self.seed, epoch, size)
+        for example in self.dataset.readable(int(order[(first + i) % size]) for i in range(size)):
             return example
-        raise ValueError(
-            f"no picture of the dataset can be used; the first problem: {self.dataset.problems[0]}"
-        )
+        raise ValueError(f"no picture of the dataset can be used{at_first(self.dataset.problems)}")
+
+
+@lru_cache(maxsize=2)  # an epoch may end within a batch
+def _shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
 
 
 def make_batch(
@@ -68,8 +72,9 @@ def make_batch(
 ) -> Batch:
     """Bring examples to a network's input, `objects` of each chosen at random, left and right at random.
 
-    Fewer objects are filled up with padding. An object that covers no half of any cell has no mask at the
-    network's resolution, and is not chosen. Values as `Batch` has them, numpy arrays.
+    Where there are fewer they are taken again, to be prompted in another way. An object that covers no half
+    of any cell has no mask at the network's resolution, and is not chosen; if none is left, all is padding.
+    Values as `Batch` has them, numpy arrays.
     """
     height, width = config.image_size
     processor = Sam2ImageProcessor.for_config(config)
@@ -78,15 +83,14 @@ def make_batch(
         flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
         images.append(example.image[:, flip])
         chosen = _choose(example.masks[:, :, flip], (height // 4, width // 4), objects, rng)
-        padding = np.zeros((objects - len(chosen), height // 4, width // 4), np.float32)
-        masks.append(np.concatenate([chosen, padding]))
-        is_object.append(np.arange(objects) < len(chosen))
+        masks.append(chosen)
+        is_object.append(np.full(objects, chosen.any()))
     pixels = np.asarray(processor(images)["pixel_values"], np.float32)
     return Batch(pixels, np.stack(masks), np.stack(is_object))
 
 
 def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Up to count of masks [N, H, W], as shares of the cells of a coarser map: float32 [n, *size]."""
+    """`count` of masks [N, H, W] as shares of the cells of a coarser map, float32 [count, *size]; or zeros."""
     chosen: list[np.ndarray] = []
     for index in rng.permutation(len(masks)):
         share = cell_shares(masks[index], size)
@@ -94,7 +98,7 @@ def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random
             chosen.append(share)
         if len(chosen) == count:
             break
-    return np.stack(chosen) if chosen else np.zeros((0, *size), np.float32)
+    return np.stack([*islice(cycle(chosen), count)]) if chosen else np.zeros((count, *size), np.float32)
 
 
 def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -108,18 +112,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of `count` examples for these steps, the next made while the last is used."""
 
-    def load(step: int) -> tuple[Batch, list[Any]]:
-        with warnings.catch_warnings(record=True) as caught:
-            rng = np.random.default_rng((seed, step))
-            return make_batch(source.examples(step, count), config, objects, rng), caught
+    def load(step: int) -> Batch:
+        return make_batch(source.examples(step, count), config, objects, np.random.default_rng((seed, step)))
 
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(load, steps[0]) if steps else None
-        for following in [*steps[1:], None]:
-            if coming is None:
-                return
-            batch, caught = coming.result()
-            for warning in caught:
-                warnings.warn(warning.message, stacklevel=2)
-            coming = None if following is None else reader.submit(load, following)
-            yield batch
+    return read_ahead(load, steps)

@@ -98,19 +98,6 @@ class Dataset:
             else:
                 yield example
 
-    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
-        """Examples without end, each once an epoch, every epoch in another order.
-
-        Damaged ones are left out as by `readable`. Raises ValueError if a whole epoch had no other.
-        """
-        while True:
-            any_read = False
-            for example in self.readable(rng.permutation(len(self)).tolist()):
-                any_read = True
-                yield example
-            if not any_read:
-                raise ValueError(f"no picture of the dataset can be used{_at_first(self.problems)}")
-
 
 def open_dataset(data: Path, images: Path | None = None, *, min_area: int = 1) -> Dataset:
     """Open COCO's instance annotations (a JSON file), or a folder of photos with label maps.
@@ -140,7 +127,7 @@ def open_dataset(data: Path, images: Path | None = None, *, min_area: int = 1) -
     if not dataset.entries:
         counted = "".join(f"; left out: {count} {what}" for what, count in dataset.left_out.items())
         raise ValueError(
-            f"{data} has nothing to train on{_at_first(dataset.problems)}{counted}. It must be a COCO JSON "
+            f"{data} has nothing to train on{at_first(dataset.problems)}{counted}. It must be a COCO JSON "
             "file, its pictures beside it, in images/ there or where images says; or a folder with NAME.jpg "
             "and NAME_mask.png, or images/NAME.jpg and masks/NAME.png"
         )
@@ -170,7 +157,8 @@ def split(dataset: Dataset, held_out: float, seed: int = 0) -> tuple[Dataset, Da
     return part(False), part(True)
 
 
-def _at_first(problems: list[str]) -> str:
+def at_first(problems: list[str]) -> str:
+    """How a message goes on that speaks of problems: how many there are, and the first."""
     return f" ({len(problems)} problems; the first: {problems[0]})" if problems else ""
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 from tqdm import tqdm
 
 from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
 from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import mask_to_boxes
+from sam2_jax.processing.masks import depth_inside
 from sam2_jax.training.datasets import Example
+from sam2_jax.training.losses import mask_iou
 
 
 class Evaluation(NamedTuple):
@@ -79,13 +80,13 @@ def _evaluate_example(
         full = model.processor.post_process_masks(outputs.pred_masks, [size])[0]
         return np.asarray(outputs.iou_scores)[0], np.asarray(outputs.pred_masks)[0], full
 
-    box = _iou(predict(False, input_boxes=[mask_to_boxes(truth).tolist()])[2][:, 0], truth)
+    box = mask_iou(predict(False, input_boxes=[mask_to_boxes(truth).tolist()])[2][:, 0], truth)
     points = [[_deepest(mask)] for mask in truth]
     labels = [[POSITIVE] for _ in truth]
     scores, logits, masks = predict(True, input_points=[points], input_labels=[labels])
-    best = np.max([_iou(masks[:, i], truth) for i in range(masks.shape[1])], axis=0)
+    best = np.max([mask_iou(masks[:, i], truth) for i in range(masks.shape[1])], axis=0)
     chosen = np.arange(len(truth)), scores.argmax(axis=1)
-    by_click = [_iou(masks[chosen], truth)]
+    by_click = [mask_iou(masks[chosen], truth)]
     found, prompt = masks[chosen], logits[chosen]
     for _ in range(clicks - 1):
         for i, (mask, true) in enumerate(zip(found, truth, strict=True)):
@@ -94,34 +95,23 @@ def _evaluate_example(
             labels[i].append(label)
         _, logits, masks = predict(False, prompt[None], input_points=[points], input_labels=[labels])
         found, prompt = masks[:, 0], logits[:, 0]
-        by_click.append(_iou(found, truth))
+        by_click.append(mask_iou(found, truth))
     return box, np.stack(by_click), best
 
 
 def _correction(mask: np.ndarray, truth: np.ndarray) -> tuple[list[float], int]:
     """The click that corrects a mask: deepest inside its larger error, on the object if nothing is wrong."""
-    missed, excess = (_depth(region) for region in (truth & ~mask, mask & ~truth))
+    missed, excess = (depth_inside(region) for region in (truth & ~mask, mask & ~truth))
     if max(missed.max(), excess.max()) == 0:
         return _deepest(truth), POSITIVE
     is_positive = missed.max() >= excess.max()
     return _largest(missed if is_positive else excess), POSITIVE if is_positive else NEGATIVE
 
 
-def _depth(region: np.ndarray) -> np.ndarray:
-    """Distance of each pixel of region, bool [H, W], from the nearest outside it; the border is outside."""
-    return ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-
-
 def _deepest(region: np.ndarray) -> list[float]:
-    return _largest(_depth(region))
+    return _largest(depth_inside(region))
 
 
 def _largest(values: np.ndarray) -> list[float]:
     y, x = np.unravel_index(values.argmax(), values.shape)
     return [float(x), float(y)]
-
-
-def _iou(masks: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU [N] of bool masks [N, H, W]."""
-    union = (masks | truth).sum(axis=(1, 2))
-    return (masks & truth).sum(axis=(1, 2)) / np.maximum(union, 1)

@@ -4,7 +4,7 @@ Source: Ravi et al. 2024 (arXiv:2408.00714), appendix on training; Kirillov et a
 appendix A, for the best of several masks; Meta's `MultiStepMultiMasksAndIous`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,11 +51,11 @@ def dice_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return loss.reshape(logits.shape[:-2])
 
 
-def mask_iou(masks: jax.Array, targets: jax.Array) -> jax.Array:
-    """IoU of bool masks [..., H, W]; 0 if both are empty."""
+def mask_iou(masks: Any, targets: Any) -> Any:
+    """IoU of bool masks [..., H, W], arrays of JAX or numpy; 0 if both are empty."""
     intersection = (masks & targets).sum(axis=(-2, -1))
     union = (masks | targets).sum(axis=(-2, -1))
-    return intersection / jnp.maximum(union, 1)
+    return intersection / union.clip(1)
 
 
 def segmentation_losses(

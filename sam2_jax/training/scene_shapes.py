@@ -34,6 +34,12 @@ def _box(x: float, y: float, width: float, height: float) -> np.ndarray:
     return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (width / 2, height / 2) + (x, y)
 
 
+def rotation(turn: float) -> np.ndarray:
+    """The matrix by which points [K, 2] are multiplied from the right to be turned."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.array([(cos, sin), (-sin, cos)])
+
+
 def _radial(radii: np.ndarray, angles: np.ndarray | None = None) -> np.ndarray:
     if angles is None:
         angles = np.linspace(0, 2 * math.pi, len(radii), endpoint=False)
@@ -166,8 +172,7 @@ def random_shape(rng: np.random.Generator, centre: np.ndarray, extent: float) ->
     draw = _SHAPES[rng.integers(len(_SHAPES))]
     pieces = draw(rng, _MIN_WIDTH / extent)
     turn = rng.normal(0, 0.25) if draw in _UPRIGHT else rng.uniform(0, 2 * math.pi)
-    cos, sin = math.cos(turn), math.sin(turn)
-    matrix = np.array([(cos, sin), (-sin, cos)]) * extent
+    matrix = rotation(turn) * extent
     matrix[0] *= rng.choice([-1, 1])
     return [piece._replace(points=piece.points @ matrix + centre) for piece in pieces]
 
@@ -188,6 +193,5 @@ def random_part(
         points = _box(0, 0, 2, min(1, 2 * radius / extent * ratio)) * extent
     else:
         points = _SHAPES[kind](rng, 0.05)[0].points * (2 * radius)
-    matrix = np.array([(math.cos(turn), math.sin(turn)), (-math.sin(turn), math.cos(turn))])
     place = (column + 0.5) * cell + corner[0], (row + 0.5) * cell + corner[1]
-    return Piece(points @ matrix + place)
+    return Piece(points @ rotation(turn) + place)

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from sam2_jax.processing.masks import depth_inside
+
 _RELIEF_CELLS = 40  # along a thing's longer side; relief is smooth, so a coarse grid will do
 _MIN_PERIOD = 0.03  # of patterns, in picture sides: finer ones would turn to moiré at 256 pixels
 
@@ -126,15 +128,13 @@ def random_background(rng: np.random.Generator, mood: Mood, size: int) -> np.nda
     return canvas.clip(0, 1)
 
 
-def depth_inside(coverage: np.ndarray) -> np.ndarray:
+def coarse_depth(coverage: np.ndarray) -> np.ndarray:
     """How deep inside the shape each cell of a coarse grid lies, in cells, float64 [rows, columns]."""
     height, width = coverage.shape
     scale = _RELIEF_CELLS / max(height, width)
     rows, columns = max(4, round(height * scale)), max(4, round(width * scale))
     coarse = np.asarray(Image.fromarray(coverage).resize((columns, rows), Image.Resampling.BOX))
-    inside = np.zeros((rows + 2, columns + 2), bool)
-    inside[1:-1, 1:-1] = coarse > 0.5
-    return ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+    return depth_inside(coarse > 0.5)
 
 
 def relief(depth: np.ndarray, light: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sam2_jax.training.scene_shapes import Piece, oval, random_part, random_shape
+from sam2_jax.training.scene_shapes import Piece, oval, random_part, random_shape, rotation
 from sam2_jax.training.scene_surfaces import (
     Mood,
-    depth_inside,
+    coarse_depth,
     draw_outline,
     line_width,
     random_background,
@@ -206,7 +206,7 @@ def _sprite(
         rng.integers(2**32),
         float(rng.choice([0, 0.25, 0.5, 0.8])),
     )
-    depth = depth_inside(coverage) if wants_parts or strength else np.zeros((1, 1))
+    depth = coarse_depth(coverage) if wants_parts or strength else np.zeros((1, 1))
     for piece in pieces:
         if piece.part and wants_parts:
             cover = _coverage([piece], window, size) * coverage
@@ -285,8 +285,7 @@ def _specks(rng: np.random.Generator, canvas: np.ndarray, mood: Mood) -> None:
     for _ in range(rng.poisson(0.6)):
         length, turn = rng.uniform(0.008, 0.03), rng.uniform(0, 2 * math.pi)
         points = oval(0, 0, length, min(length * rng.uniform(0.2, 1), 0.02))
-        matrix = np.array([(math.cos(turn), math.sin(turn)), (-math.sin(turn), math.cos(turn))])
-        pieces = [Piece(points @ matrix + rng.uniform(0, 1, 2))]
+        pieces = [Piece(points @ rotation(turn) + rng.uniform(0, 1, 2))]
         window = _window(pieces, size)
         coverage = _coverage(pieces, window, size)
         speck = _Sprite(window[0], window[1], random_colour(rng, mood), coverage, coverage)

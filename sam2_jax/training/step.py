@@ -54,15 +54,19 @@ class Metrics(NamedTuple):
     skipped: jax.Array
 
 
-def decode(module: Sam2, embeddings: ImageEmbeddings, prompts: Prompts) -> MaskPrediction:
-    """All outputs of the decoder, the single mask first, for prompts with and without masks."""
+def decode(
+    module: Sam2, embeddings: ImageEmbeddings, positions: jax.Array, prompts: Prompts
+) -> MaskPrediction:
+    """All outputs of the decoder, the single mask first, for prompts with and without masks.
+
+    positions: what `Sam2.image_positions` gives, the same in every round.
+    """
     height, width = embeddings[2].shape[1:3]
     sparse, token_mask, dense = module.encode_prompts(
         prompts.points, prompts.labels, prompts.masks, (height, width)
     )
     no_mask = module.prompt_encoder.embed_masks(None, height, width)
     dense = jnp.where(prompts.has_mask[..., None, None, None], dense, no_mask)
-    positions = module.shared_image_embedding.grid(height, width)
     return module.mask_decoder(embeddings, positions, sparse, dense, token_mask)
 
 
@@ -75,13 +79,13 @@ def rounds_of_prompts(
     the network stands by.
     """
     embeddings = module.apply({"params": params}, batch.pixel_values, method="encode_image")
+    positions = module.apply({"params": params}, method="image_positions")
     image_size = batch.pixel_values.shape[1:3]
     targets = batch.masks > 0.5
     first_key, round_key = jax.random.split(key)
 
-    @jax.checkpoint
     def one_round(prompts: Prompts, number: jax.Array) -> tuple[Prompts, tuple[Losses, jax.Array]]:
-        applied = module.apply({"params": params}, embeddings, prompts, method=decode)
+        applied = module.apply({"params": params}, embeddings, positions, prompts, method=decode)
         prediction = cast(MaskPrediction, applied)
         is_single = jnp.arange(prediction.iou_scores.shape[-1]) == 0
         candidates = prompts.is_ambiguous[..., None] != is_single.reshape(1, 1, -1)
@@ -95,6 +99,8 @@ def rounds_of_prompts(
         prompts = correct(click_key, prompts, number, logits, targets, image_size, options)
         return prompts, (losses, iou)
 
+    if options.correction_rounds:  # what many rounds make does not fit memory together
+        one_round = jax.checkpoint(one_round)
     prompts = first_prompts(first_key, targets, image_size, options)
     return jax.lax.scan(one_round, prompts, jnp.arange(1 + options.correction_rounds))[1]
 

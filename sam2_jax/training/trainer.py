@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import write_text
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.predict import Sam2Model
 from sam2_jax.training.batches import Source, batches
@@ -150,6 +150,7 @@ class _Watch:
     def __init__(self, rate: Any, options: TrainingOptions, log_every: int) -> None:
         self.rate, self.options, self.log_every = rate, options, log_every
         self.waiting: tuple[int, Metrics] | None = None
+        self.number = 0  # of the step looked at last
         self.seen: list[dict[str, float]] = []
         self.skipped = 0
         self.shown: dict[str, str] = {}
@@ -217,8 +218,7 @@ class _Record:
                     f"{folder} holds a training with other options ({', '.join(changed)}): choose another "
                     "folder, or the same options to go on with it"
                 )
-        text = json.dumps(options, indent=2) + "\n"
-        write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+        write_text(path, json.dumps(options, indent=2) + "\n")
 
     def restore(self, state: TrainState) -> TrainState:
         """The last checkpoint's state, or if there is none the given one."""
@@ -229,8 +229,7 @@ class _Record:
         path = self._metrics
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(restored))
 
     @property
