@@ -3,9 +3,10 @@
 python benchmarks/embedded.py train --model facebook/sam2-hiera-tiny --output run    # goes on if stopped
 python benchmarks/embedded.py evaluate --model run/model
 
-Hiera-tiny is taken to 256 x 256 and its decoder trained on synthetic scenes (the teacher); its decoder is made
-smaller (smaller_decoder.py); its first two stages are kept, and behind them a small third stage learns to imitate
-what the teacher's third and fourth make of a scene; then all but the first stages is trained on masks.
+Hiera-tiny is taken to 256 x 256 and its decoder trained on synthetic scenes: the teacher. Of it, the first
+two stages are kept, without the second's second block; the decoder is made smaller (smaller_decoder.py); and
+behind the two stages a small third one learns to imitate what the teacher's third and fourth make of scenes.
+Then all but the first two stages is trained on masks.
 """
 
 import argparse
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.common import table
 from benchmarks.smaller_decoder import compress_decoder
 from sam2_jax import Sam2Config, Sam2Model
+from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import cast, write_checkpoint
 from sam2_jax.embedded import EMBEDDED_MODEL
@@ -42,11 +44,16 @@ TRAINING_SEED, HELD_OUT_SEED = 1, 2
 # The first two stages are hiera-tiny's own: what they see, edges and textures, is the same at any size.
 STEM_BLOCKS = 2
 NEW = ("vision_encoder.backbone.blocks_[234].*", "vision_encoder.neck.convs_0.*")
-IMITATION_SCENES, IMITATION_EPOCHS, IMITATION_BATCH = 3000, 15, 16
+IMITATION_SCENES, IMITATION_EPOCHS, IMITATION_BATCH = 3000, 4, 16
 
 
 def phase(
-    steps: int, learning_rate: float, rounds: int, objects: int, trained: tuple[str, ...]
+    steps: int,
+    learning_rate: float,
+    rounds: int,
+    objects: int,
+    trained: tuple[str, ...],
+    deepest: float = 0.0,
 ) -> TrainingOptions:
     """Options of a phase of training on masks."""
     return TrainingOptions(
@@ -63,7 +70,7 @@ def phase(
             layer_decay=1.0,
             clip_norm=1.0,
         ),
-        prompts=PromptOptions(point=0.6, box=0.35, mask=0.05, correction_rounds=rounds),
+        prompts=PromptOptions(point=0.6, box=0.35, mask=0.05, correction_rounds=rounds, deepest=deepest),
         weights=LossWeights(dice=2.0),
     )
 
@@ -72,7 +79,10 @@ def phase(
 TEACHING = phase(250, 2e-4, 0, 6, TRAINED)
 LEARNED = (*NEW, "vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
 # Corrections teach little while the first mask is still poor, and cost most of a step.
-PHASES = {"first_prompts": phase(2500, 4e-4, 0, 8, LEARNED), "corrections": phase(800, 1.5e-4, 3, 6, LEARNED)}
+PHASES = {
+    "first_prompts": phase(1500, 4e-4, 0, 8, LEARNED, deepest=0.5),
+    "corrections": phase(500, 2e-4, 2, 8, LEARNED, deepest=0.5),
+}
 
 
 def embedded_config(given: Sam2Config) -> Sam2Config:
@@ -84,7 +94,7 @@ def embedded_config(given: Sam2Config) -> Sam2Config:
         "num_attention_heads_per_stage": [1, 2, 4],
         "blocks_per_stage": [1, 1, 3],
         "window_size_per_stage": [8, 4, 16],
-        "global_attention_blocks": [2, 3, 4],
+        "global_attention_blocks": [3, 4],
         "num_query_pool_stages": 2,
     }
     vision = {
@@ -99,7 +109,7 @@ def embedded_config(given: Sam2Config) -> Sam2Config:
 
 
 def first_model(teacher: Sam2Model) -> Sam2Model:
-    """The model before training: the teacher's parts, made smaller, and a third stage of random parameters."""
+    """The model before training: the teacher's parts, made smaller, and a random third stage."""
     config = embedded_config(teacher.config)
     given = names.flatten(teacher.params)
     rng = np.random.default_rng(TRAINING_SEED)
@@ -142,8 +152,9 @@ def _lessons(student: Sam2Model, teacher: Sam2Model, scenes: int) -> tuple[np.nd
 
     @jax.jit
     def lesson(stem: Any, params: Any, pixel_values: jax.Array) -> Any:
-        x = student.module.apply({"params": stem}, pixel_values, method=_second_stage)
-        target = teacher.module.apply({"params": params}, pixel_values, method="encode_image")[2]
+        x: Any = student.module.apply({"params": stem}, pixel_values, method=_second_stage)
+        embeddings: Any = teacher.module.apply({"params": params}, pixel_values, method="encode_image")
+        target = embeddings[2]
         return x.astype(jnp.float16), target.astype(jnp.float16)
 
     source, count = Scenes(TRAINING_SEED, IMAGE_SIZE), 8
@@ -156,34 +167,39 @@ def _lessons(student: Sam2Model, teacher: Sam2Model, scenes: int) -> tuple[np.nd
     return inputs, targets
 
 
-def imitate(student: Sam2Model, teacher: Sam2Model, scenes: int, epochs: int, batch_size: int) -> Sam2Model:
-    """Train the third stage to make of the second one's map what the teacher makes of the picture."""
-    inputs, targets = _lessons(student, teacher, scenes)
-    deviation = targets.std(axis=(0, 1, 2), dtype=np.float32)
+def _save_arrays(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, *arrays)
+
+
+def imitate(
+    student: Sam2Model, inputs: np.ndarray, targets: np.ndarray, epochs: int, batch_size: int
+) -> Sam2Model:
+    """Train the third stage to make of the second one's maps what the teacher makes of the pictures."""
+    scenes = len(inputs)
+    deviation = targets.std(axis=(0, 1, 2), dtype=np.float32).reshape(1, 1, 1, -1)
     split = split_parameters(student.params, NEW)
     steps = epochs * (scenes // batch_size)
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 3e-3), weight_decay=0.01)
     params, state = split.trained, optimizer.init(split.trained)
 
-    @jax.jit
-    def step(params: Any, state: Any, x: jax.Array, target: jax.Array) -> tuple[Any, Any, jax.Array]:
-        def loss(params: Any) -> jax.Array:
-            found = student.module.apply(
-                {"params": merge_parameters(params, split.frozen)}, x, method=_behind
-            )
-            return (((found - target) / deviation.reshape(1, 1, 1, -1)) ** 2).mean()
+    def loss(params: Any, frozen: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+        merged = merge_parameters(params, frozen)
+        found: Any = student.module.apply({"params": merged}, x, method=_behind)
+        return jnp.square((found - target) / deviation).mean()
 
-        error, gradients = jax.value_and_grad(loss)(params)
+    @jax.jit
+    def step(params: Any, state: Any, *given: Any) -> tuple[Any, Any, jax.Array]:
+        error, gradients = jax.value_and_grad(loss)(params, *given)
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, error
 
     rng = np.random.default_rng(TRAINING_SEED)
-    order = np.concatenate(
-        [rng.permutation(scenes)[: scenes // batch_size * batch_size] for _ in range(epochs)]
-    )
-    for chosen in (bar := tqdm(order.reshape(-1, batch_size), desc="imitating", unit="step")):
+    order = [rng.permutation(scenes)[: scenes // batch_size * batch_size] for _ in range(epochs)]
+    groups = np.concatenate(order).reshape(-1, batch_size)
+    for chosen in (bar := tqdm(groups, desc="imitating", unit="step")):
         x, target = (part[chosen].astype(np.float32) for part in (inputs, targets))
-        params, state, error = step(params, state, x, target)
+        params, state, error = step(params, state, split.frozen, x, target)
         bar.set_postfix(unexplained=f"{error:.3f}", refresh=False)
     return Sam2Model(student.config, merge_parameters(params, split.frozen))
 
@@ -194,11 +210,17 @@ def train_model(arguments: argparse.Namespace) -> None:
     given = Sam2Model.from_pretrained(arguments.model)
     teacher = Sam2Model(given.config.with_image_size(IMAGE_SIZE), given.params)
     teacher, _ = train(teacher, Scenes(TRAINING_SEED, IMAGE_SIZE), TEACHING, output / "teacher")
-    imitation = output / "imitation"
+    imitation, lessons = output / "imitation", output / "lessons.npz"
     if imitation.exists():
         model = Sam2Model.from_pretrained(str(imitation))
     else:
-        model = imitate(first_model(teacher), teacher, IMITATION_SCENES, IMITATION_EPOCHS, IMITATION_BATCH)
+        model = first_model(teacher)
+        if not lessons.exists():
+            made = _lessons(model, teacher, IMITATION_SCENES)
+            write_together({lessons: lambda aside: _save_arrays(aside, made)})
+        with np.load(lessons) as file:
+            inputs, targets = (file[name] for name in file.files)
+        model = imitate(model, inputs, targets, IMITATION_EPOCHS, IMITATION_BATCH)
         model.save_pretrained(imitation)
     first = 0
     for name, options in PHASES.items():

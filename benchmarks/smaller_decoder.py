@@ -1,4 +1,7 @@
-"""A mask decoder made smaller: attention of lower rank, and fewer hidden neurons, by what they do on scenes."""
+"""A mask decoder made smaller: attention of lower rank, and fewer hidden neurons, by what they do on scenes.
+
+Fine-tuning has then little to mend.
+"""
 
 from collections.abc import Iterable
 from functools import partial
@@ -50,7 +53,7 @@ def hidden_neurons(model: Sam2Model, batches: Iterable[Batch]) -> dict[str, np.n
     seen: dict[str, list[np.ndarray]] = {}
     for number, batch in enumerate(batches):
         record = _record_decoder(model.module, model.params, batch, jax.random.key(number))
-        for path, (value,) in flatten_dict(record, sep=".").items():
+        for path, (value, *_) in flatten_dict(record, sep=".").items():
             neurons = np.maximum(np.asarray(value, np.float64), 0).reshape(-1, value.shape[-1])
             seen.setdefault(path.removesuffix(".__call__"), []).append(neurons)
     return {name: np.concatenate(values) for name, values in seen.items()}
@@ -65,7 +68,7 @@ def _record_decoder(module: Sam2, params: Any, batch: Batch, key: jax.Array) -> 
     prompts = first_prompts(key, batch.masks > 0.5, batch.pixel_values.shape[1:3], options)
 
     def wanted(layer: Any, _: str) -> bool:
-        return isinstance(layer, Dense)
+        return isinstance(layer, Dense) and layer.name in ("proj_in", "layers_0")
 
     _, record = module.apply(
         {"params": params},

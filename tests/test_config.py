@@ -403,7 +403,7 @@ def test_a_first_window_that_is_no_power_of_two_widens_the_stride() -> None:
     [
         ({"patch_padding": (0, 0)}, "patch_padding must be such that"),
         ({"patch_padding": (9, 9)}, "patch_padding must be such that"),
-        ({"embed_dim_per_stage": (96, 96, 384, 768)}, "embed_dim_per_stage must be growing"),
+        ({"embed_dim_per_stage": (96, 96, 384, 768)}, "embed_dim_per_stage must be other in each stage"),
     ],
 )
 def test_a_backbone_that_cannot_run_is_refused(values: dict[str, Any], message: str) -> None:

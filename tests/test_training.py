@@ -211,7 +211,7 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
         optimizer=OptimizerOptions(
             learning_rate=4e-3, warmup_steps=20, weight_decay=0.0, layer_decay=1.0, clip_norm=1.0
         ),
-        prompts=PromptOptions(point=1.0, box=0.0, correction_rounds=0, deepest=True),
+        prompts=PromptOptions(point=1.0, box=0.0, correction_rounds=0, deepest=1.0),
     )
     _, rows = train(model_of(small_config(64)), Eight(), options, progress=False)
     assert rows[-1]["last_iou"] > 0.95
@@ -238,7 +238,7 @@ def test_cells_are_covered_in_part_where_an_object_covers_part_of_their_pixels()
     np.testing.assert_allclose(cell_shares(mask, (2, 2)), [[6 / 16, 0], [0, 0]], atol=1 / 255)
 
 
-def test_batches_fill_up_objects_and_flip_picture_and_masks_together() -> None:
+def test_batches_take_objects_again_and_flip_picture_and_masks_together() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, :32] = 255
     masks = np.zeros((2, 64, 64), bool)
@@ -248,12 +248,21 @@ def test_batches_fill_up_objects_and_flip_picture_and_masks_together() -> None:
     sides = set()
     for seed in range(8):
         batch = make_batch([example], smallest_config(), 3, np.random.default_rng(seed))
-        assert batch.is_object.tolist() == [[True, False, False]]
+        assert batch.is_object.all()
         bright = batch.pixel_values[0, 0, :, 0] > 0
         np.testing.assert_array_equal(batch.masks[0, 0, 0] == 1, bright[::4])
-        assert not batch.masks[0, 1:].any()
+        np.testing.assert_array_equal(batch.masks[0, 1:], batch.masks[0, :1].repeat(2, axis=0))
         sides.add(bool(bright[0]))
     assert sides == {True, False}
+
+
+def test_a_picture_with_nothing_large_enough_is_padding() -> None:
+    masks = np.zeros((1, 64, 64), bool)
+    masks[0, 3, 3] = True
+    example = Example("speck", np.zeros((64, 64, 3), np.uint8), masks)
+    batch = make_batch([example], smallest_config(), 2, np.random.default_rng(0))
+    assert not batch.is_object.any()
+    assert not batch.masks.any()
 
 
 def test_scenes_are_each_seen_once_and_never_by_another_stream() -> None:

@@ -30,7 +30,7 @@ POINT_ONLY = PromptOptions(point=1, box=0)
 BOX_ONLY = PromptOptions(point=0, box=1)
 MASK_ONLY = PromptOptions(point=0, box=0, mask=1)
 MIXED = PromptOptions(point=2, box=5, mask=3)
-DEEPEST = PromptOptions(deepest=True)
+DEEPEST = PromptOptions(deepest=1.0)
 ERRORS_ONLY = PromptOptions(from_target=0)
 EITHER_WAY = pytest.mark.parametrize("options", [ERRORS_ONLY, DEEPEST], ids=["random", "deepest"])
 
@@ -38,7 +38,7 @@ _NUMBERS = ("point", "box", "mask", "box_noise", "from_target")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _compiled(prompt: Any, deepest: bool, arguments: tuple[Any, ...], numbers: dict[str, Any]) -> Prompts:
+def _compiled(prompt: Any, deepest: float, arguments: tuple[Any, ...], numbers: dict[str, Any]) -> Prompts:
     return prompt(*arguments, IMAGE_SIZE, PromptOptions(**numbers, deepest=deepest))
 
 
@@ -359,6 +359,23 @@ def test_an_empty_target_that_is_left_out_rightly_is_never_confirmed(options: Pr
     assert (prompts.points[:, :, 2] >= 0).all()
     assert (np.asarray(prompts.points[:, :, 2]) < np.array(IMAGE_SIZE[::-1])).all()
     assert (prompts.labels[:, :, 2] == NEGATIVE).all()
+
+
+@pytest.mark.parametrize("prompt", [first, lambda options, seed: corrected(options, number=1, seed=seed)])
+def test_a_share_of_clicks_goes_to_the_deepest_point(prompt: Any) -> None:
+    slot = 0 if prompt is first else 3
+    options = POINT_ONLY._replace(from_target=0.0)
+    deepest, random, mixed = (
+        np.concatenate(
+            [prompt(options._replace(deepest=share), seed=seed).points[:, :, slot] for seed in range(10)]
+        )
+        for share in (1.0, 0.0, 0.25)
+    )
+    is_deepest = (mixed == deepest).all(axis=-1)
+    np.testing.assert_array_equal(mixed[~is_deepest], random[~is_deepest])
+    by_chance = (random == deepest).all(axis=-1).mean()
+    # 600 clicks
+    assert is_deepest.mean() == pytest.approx(0.25 + 0.75 * by_chance, abs=0.08)
 
 
 @pytest.mark.parametrize("number", [0, 1, 6])

@@ -90,7 +90,7 @@ def make_batch(
 
 
 def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of masks [N, H, W] as shares of the cells of a coarser map, float32 [count, *size]; or zeros."""
+    """`count` of masks [N, H, W], as shares of a coarser map's cells: float32 [count, *size], or zeros."""
     chosen: list[np.ndarray] = []
     for index in rng.permutation(len(masks)):
         share = cell_shares(masks[index], size)

@@ -19,7 +19,8 @@ class PromptOptions(NamedTuple):
     point, box, mask: how often an object begins with each, in any unit. box_noise: how far each side of a
     box strays at most, as a share of the box. correction_rounds: clicks after the first prompt, each where
     the mask is still wrong. from_target: how often such a click is anywhere on the object instead.
-    deepest: clicks go to the point deepest inside the error, as at evaluation, and not to a random one.
+    deepest: how often a click goes to the point deepest inside the object or the error, as at evaluation, and
+    not to a random one.
     """
 
     point: float = 0.5
@@ -28,7 +29,7 @@ class PromptOptions(NamedTuple):
     box_noise: float = 0.1
     correction_rounds: int = 7
     from_target: float = 0.1
-    deepest: bool = False
+    deepest: float = 0.0
 
 
 class Prompts(NamedTuple):
@@ -124,7 +125,11 @@ def first_prompts(
     kind_key, point_key, box_key = jax.random.split(key, 3)
     odds = jnp.log(jnp.asarray([options.point, options.box, options.mask]))
     kind = jax.random.categorical(kind_key, odds, shape=(batch, objects))
-    cell = deepest_cell(targets)[0] if options.deepest else random_cell(point_key, targets)
+    cell = random_cell(point_key, targets)
+    if options.deepest:
+        deepest_key = jax.random.fold_in(point_key, 1)
+        is_deepest = jax.random.bernoulli(deepest_key, jnp.float32(options.deepest), (batch, objects, 1))
+        cell = jnp.where(is_deepest, deepest_cell(targets)[0], cell)
     point = cells_to_pixels(cell, scale)
     boxes = _noisy_boxes(box_key, targets, scale, image_size, options.box_noise)
 
@@ -182,15 +187,18 @@ def correct(
     prompt, of the logits' size.
     """
     missed, excess = targets & (logits <= 0), ~targets & (logits > 0)
+    error_key, choice_key = jax.random.split(key)
+    is_right = ~(missed | excess).any(axis=(-2, -1))
+    anywhere = jax.random.bernoulli(choice_key, jnp.float32(options.from_target), is_right.shape)
+    region = jnp.where((anywhere | is_right)[..., None, None], targets, missed | excess)
+    cell = random_cell(error_key, region)
+    is_positive = _at(targets, cell)
     if options.deepest:
-        cell, is_positive = _deepest_error(missed, excess, targets)
-    else:
-        error_key, choice_key = jax.random.split(key)
-        is_right = ~(missed | excess).any(axis=(-2, -1))
-        anywhere = jax.random.bernoulli(choice_key, jnp.float32(options.from_target), is_right.shape)
-        region = jnp.where((anywhere | is_right)[..., None, None], targets, missed | excess)
-        cell = random_cell(error_key, region)
-        is_positive = _at(targets, cell)
+        deepest_key = jax.random.fold_in(choice_key, 1)
+        is_deepest = jax.random.bernoulli(deepest_key, jnp.float32(options.deepest), is_right.shape)
+        deepest, is_missed = _deepest_error(missed, excess, targets)
+        cell = jnp.where(is_deepest[..., None], deepest, cell)
+        is_positive = jnp.where(is_deepest, is_missed, is_positive)
     slot = 2 + round_number
     point = cells_to_pixels(cell, (image_size[1] / targets.shape[3], image_size[0] / targets.shape[2]))
     label = jnp.where(is_positive, POSITIVE, NEGATIVE)
