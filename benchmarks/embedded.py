@@ -80,8 +80,8 @@ TEACHING = phase(250, 2e-4, 0, 6, TRAINED)
 LEARNED = (*NEW, "vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
 # Corrections teach little while the first mask is still poor, and cost most of a step.
 PHASES = {
-    "first_prompts": phase(1500, 4e-4, 0, 8, LEARNED, deepest=0.5),
-    "corrections": phase(500, 2e-4, 2, 8, LEARNED, deepest=0.5),
+    "first_prompts": phase(1400, 1.5e-4, 0, 8, LEARNED, deepest=0.5),
+    "corrections": phase(450, 1e-4, 2, 8, LEARNED, deepest=0.5),
 }
 
 

@@ -1,8 +1,9 @@
 """Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
 
 import json
-from collections.abc import Sequence
-from contextlib import closing
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -251,7 +252,8 @@ class _Record:
         if self.manager is None or not (is_last or step % self.every == 0):
             return
         try:
-            self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
+            with _errors_not_logged():
+                self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
         # A full disk is another error in each of the libraries that write.
         except (OSError, ValueError, RuntimeError) as error:
             last = self.manager.latest_step() or 0
@@ -264,6 +266,18 @@ class _Record:
         """Finish writing."""
         if self.manager is not None:
             self.manager.close()
+
+
+@contextmanager
+def _errors_not_logged() -> Iterator[None]:
+    """Keep Orbax from logging, with tracebacks of all its threads, the error that it raises anyway."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _arrays(state: TrainState) -> dict[str, Any]:
