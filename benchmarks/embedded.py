@@ -77,7 +77,7 @@ def phase(
 
 # The teacher learns what things and parts are in scenes; its backbone stays as it is.
 TEACHING = phase(250, 2e-4, 0, 6, TRAINED)
-LEARNED = (*NEW, "vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
+LEARNED = (*NEW, *TRAINED)
 # Corrections teach little while the first mask is still poor, and cost most of a step.
 PHASES = {
     "first_prompts": phase(1400, 1.5e-4, 0, 8, LEARNED, deepest=0.5),

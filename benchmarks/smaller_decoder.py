@@ -29,12 +29,14 @@ def compress_decoder(model: Sam2Model, config: Sam2MaskDecoderConfig, batches: I
     config: as the model's own, with attention between tokens and image narrower, and fewer hidden neurons in
     MLPs and the IoU head. batches: what the neurons are judged by.
     """
-    flat = {name: np.asarray(value, np.float64) for name, value in names.flatten(model.params).items()}
+    given = names.flatten(model.params)
+    small = {
+        name: np.asarray(value, np.float64) for name, value in given.items() if name.startswith(_DECODER)
+    }
     hidden = hidden_neurons(model, batches)
     inner = config.hidden_size // config.attention_downsample_rate
-    small = {name: value for name, value in flat.items() if name.startswith(_DECODER)}
     for name in {name.rpartition(".q_proj")[0] for name in small if ".q_proj." in name and "image" in name}:
-        small |= narrow_attention(flat, name, config.num_attention_heads, inner)
+        small |= narrow_attention(small, name, config.num_attention_heads, inner)
     narrow = [(f"transformer.layers_{i}.mlp", "proj_in", "proj_out") for i in range(config.num_hidden_layers)]
     # The later of the head's two first: the earlier one is then fitted to what is left of it.
     narrow += [
