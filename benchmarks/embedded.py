@@ -6,7 +6,7 @@ python benchmarks/embedded.py evaluate --model run/model
 Hiera-tiny is taken to 256 x 256 and its decoder trained on synthetic scenes: the teacher. Of it, the first
 two stages are kept, without the second's second block; the decoder is made smaller (smaller_decoder.py); and
 behind the two stages a small third one learns to imitate what the teacher's third and fourth make of scenes.
-Then all but the first two stages is trained on masks.
+Then all but the first two stages is trained on masks, at last of pictures of 384 x 384.
 """
 
 import argparse
@@ -39,7 +39,9 @@ from sam2_jax.training.parameters import merge_parameters, split_parameters
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
 
-IMAGE_SIZE = 256
+IMAGE_SIZE = 384
+# Most is learnt from smaller pictures, of which a step costs less.
+SMALL_SIZE = 256
 TRAINING_SEED, HELD_OUT_SEED = 1, 2
 # The first two stages are hiera-tiny's own: what they see, edges and textures, is the same at any size.
 STEM_BLOCKS = 2
@@ -80,8 +82,10 @@ TEACHING = phase(250, 2e-4, 0, 6, TRAINED)
 LEARNED = (*NEW, *TRAINED)
 # Corrections teach little while the first mask is still poor, and cost most of a step.
 PHASES = {
-    "first_prompts": phase(1400, 1.5e-4, 0, 8, LEARNED, deepest=0.5),
-    "corrections": phase(450, 1e-4, 2, 8, LEARNED, deepest=0.5),
+    "first_prompts": (SMALL_SIZE, phase(1400, 1.5e-4, 0, 8, LEARNED, deepest=0.5)),
+    "corrections": (SMALL_SIZE, phase(450, 1e-4, 2, 8, LEARNED, deepest=0.5)),
+    "larger": (IMAGE_SIZE, phase(1200, 1.2e-4, 0, 8, LEARNED, deepest=0.75)),
+    "larger_corrections": (IMAGE_SIZE, phase(550, 1e-4, 2, 6, LEARNED, deepest=0.75)),
 }
 
 
@@ -105,7 +109,7 @@ def embedded_config(given: Sam2Config) -> Sam2Config:
     decoder = replace(
         given.mask_decoder_config, mlp_dim=128, attention_downsample_rate=4, iou_head_hidden_dim=64
     )
-    return Sam2Config(vision, given.prompt_encoder_config, decoder).with_image_size(IMAGE_SIZE)
+    return Sam2Config(vision, given.prompt_encoder_config, decoder).with_image_size(SMALL_SIZE)
 
 
 def first_model(teacher: Sam2Model) -> Sam2Model:
@@ -124,7 +128,7 @@ def first_model(teacher: Sam2Model) -> Sam2Model:
         for kind in ("kernel", "bias"):
             neck = "vision_encoder.neck.convs_{}.{}".format
             flat[neck(level, kind)] = given[neck(level + 1, kind)]
-    lessons = batches(Scenes(TRAINING_SEED, IMAGE_SIZE), teacher.config, 8, 6, TRAINING_SEED, range(8))
+    lessons = batches(Scenes(TRAINING_SEED, SMALL_SIZE), teacher.config, 8, 6, TRAINING_SEED, range(8))
     flat |= compress_decoder(teacher, config.mask_decoder_config, lessons)
     return Sam2Model(config, names.unflatten(flat))
 
@@ -157,7 +161,7 @@ def _lessons(student: Sam2Model, teacher: Sam2Model, scenes: int) -> tuple[np.nd
         target = embeddings[2]
         return x.astype(jnp.float16), target.astype(jnp.float16)
 
-    source, count = Scenes(TRAINING_SEED, IMAGE_SIZE), 8
+    source, count = Scenes(TRAINING_SEED, SMALL_SIZE), 8
     groups = batches(source, student.config, count, 1, TRAINING_SEED, range(scenes // count))
     made = [
         jax.device_get(lesson(student.params, teacher.params, batch.pixel_values))
@@ -207,28 +211,36 @@ def imitate(
 def train_model(arguments: argparse.Namespace) -> None:
     """The `train` command: teacher, imitation, all phases, each from its last checkpoint if there is one."""
     output = arguments.output
-    given = Sam2Model.from_pretrained(arguments.model)
-    teacher = Sam2Model(given.config.with_image_size(IMAGE_SIZE), given.params)
-    teacher, _ = train(teacher, Scenes(TRAINING_SEED, IMAGE_SIZE), TEACHING, output / "teacher")
-    imitation, lessons = output / "imitation", output / "lessons.npz"
-    if imitation.exists():
-        model = Sam2Model.from_pretrained(str(imitation))
-    else:
-        model = first_model(teacher)
-        if not lessons.exists():
-            made = _lessons(model, teacher, IMITATION_SCENES)
-            write_together({lessons: lambda aside: _save_arrays(aside, made)})
-        with np.load(lessons) as file:
-            inputs, targets = (file[name] for name in file.files)
-        model = imitate(model, inputs, targets, IMITATION_EPOCHS, IMITATION_BATCH)
-        model.save_pretrained(imitation)
+    given = at_size(Sam2Model.from_pretrained(arguments.model), SMALL_SIZE)
+    teacher, _ = train(given, Scenes(TRAINING_SEED, SMALL_SIZE), TEACHING, output / "teacher")
+    model = imitation(teacher, output / "imitation", output / "lessons.npz")
     first = 0
-    for name, options in PHASES.items():
-        source = Scenes(TRAINING_SEED, IMAGE_SIZE, first)
-        model, _ = train(model, source, options, output / name, checkpoint_every=100)
+    for name, (size, options) in PHASES.items():
+        source = Scenes(TRAINING_SEED, size, first)
+        model, _ = train(at_size(model, size), source, options, output / name, checkpoint_every=100)
         first += options.steps * options.batch_size
     half = {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
     write_checkpoint(output / "model", cast(half, np.float16), model.config)
+
+
+def at_size(model: Sam2Model, image_size: int) -> Sam2Model:
+    """The same model for pictures of another size."""
+    return Sam2Model(model.config.with_image_size(image_size), model.params)
+
+
+def imitation(teacher: Sam2Model, folder: Path, lessons: Path) -> Sam2Model:
+    """The model that imitates the teacher, as saved in folder; if it is not, made of lessons and saved."""
+    if folder.exists():
+        return Sam2Model.from_pretrained(str(folder))
+    model = first_model(teacher)
+    if not lessons.exists():
+        made = _lessons(model, teacher, IMITATION_SCENES)
+        write_together({lessons: lambda aside: _save_arrays(aside, made)})
+    with np.load(lessons) as file:
+        inputs, targets = (file[name] for name in file.files)
+    model = imitate(model, inputs, targets, IMITATION_EPOCHS, IMITATION_BATCH)
+    model.save_pretrained(folder)
+    return model
 
 
 def evaluate_model(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,8 @@ from sam2_jax.model.sam2 import Sam2
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+# With a size JAX locks the cache: processes share it.
+jax.config.update("jax_compilation_cache_max_size", 8 * 2**30)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # torchvision's wheel expects a CUDA torch. Beside a CPU torch it keeps transformers from importing, unless
@@ -29,6 +31,19 @@ _reference = os.environ.get("SAM2_JAX_REFERENCE_DIR")
 if _reference and find_spec("torch") and find_spec("torchvision"):
     sys.path.append(str(Path(_reference) / "tools"))
     import torchvision_cpu_shim  # noqa: F401
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the errors that a worker process of pytest-xdist met to the process that reports."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["worst"] = list(worst.items())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take them there."""
+    for (kind, rung), error in getattr(node, "workeroutput", {}).get("worst", ()):
+        worst[kind, rung] = max(error, worst.get((kind, rung), 0.0))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

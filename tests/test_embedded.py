@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from test_hub import TINY, use
 
+from benchmarks.embedded import HELD_OUT_SEED, IMAGE_SIZE
 from sam2_jax import Sam2Model
 from sam2_jax.cli import main
 from sam2_jax.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE, SAMPLE_SCENE, default_model
@@ -50,7 +51,7 @@ def test_it_does_as_well_as_its_card_says(embedded: Sam2Model) -> None:
     """On some of the card's scenes, within what chance may do to fewer of them."""
     claimed = re.search(r"\| mean IoU \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \|", CARD)
     assert claimed
-    scenes = Scenes(2, 256)
+    scenes = Scenes(HELD_OUT_SEED, IMAGE_SIZE)
     found = evaluate(embedded, [scenes.example(i) for i in range(12)])
     for value, claim in zip((found.clicks[0], found.box, found.clicks[-1]), claimed.groups(), strict=True):
         assert value >= float(claim) - 0.06
