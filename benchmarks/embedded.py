@@ -86,6 +86,7 @@ PHASES = {
     "corrections": (SMALL_SIZE, phase(450, 1e-4, 2, 8, LEARNED, deepest=0.5)),
     "larger": (IMAGE_SIZE, phase(1200, 1.2e-4, 0, 8, LEARNED, deepest=0.75)),
     "larger_corrections": (IMAGE_SIZE, phase(550, 1e-4, 2, 6, LEARNED, deepest=0.75)),
+    "last_prompts": (IMAGE_SIZE, phase(500, 1e-4, 0, 8, LEARNED, deepest=0.75)),
 }
 
 

@@ -192,12 +192,15 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(model: Sam2Mod
 class Eight:
     """The largest thing of each of eight scenes."""
 
-    def examples(self, step: int, count: int) -> list[Example]:
+    def __init__(self) -> None:
         scenes = [Scenes(3, 64).example(index) for index in range(8)]
         largest = [scene.masks.sum(axis=(1, 2)).argmax() for scene in scenes]
-        return [
+        self.eight = [
             scene._replace(masks=scene.masks[i : i + 1]) for scene, i in zip(scenes, largest, strict=True)
         ]
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        return self.eight
 
 
 @pytest.mark.slow
