@@ -18,12 +18,6 @@ from tolerances import TOLERANCES, worst
 from sam2_jax import Sam2Model
 from sam2_jax.model.sam2 import Sam2
 
-# Processes of pytest-xdist that all compute on every core wait for one another: each keeps to its share.
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    cores = sorted(os.sched_getaffinity(0))
-    share = cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
-    os.sched_setaffinity(0, share or cores)
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
