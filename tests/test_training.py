@@ -207,7 +207,7 @@ class Eight:
 def test_a_small_network_learns_eight_pictures_by_heart() -> None:
     """Mask IoU at the network's own resolution, one click on each thing, pictures flipped at random."""
     options = TrainingOptions(
-        steps=300,
+        steps=350,
         batch_size=8,
         objects=1,
         trained=("*",),
