@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from quick_compilation import compiling_quickly
 from small_models import model_of, small_config
-from tolerances import TOLERANCES, worst
+from tolerances import TOLERANCES, record_error, worst
 
 from sam2_jax import Sam2Model
 from sam2_jax.model.sam2 import Sam2
@@ -43,7 +43,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     """Take them there."""
     for (kind, rung), error in getattr(node, "workeroutput", {}).get("worst", ()):
-        worst[kind, rung] = max(error, worst.get((kind, rung), 0.0))
+        record_error(kind, rung, error)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

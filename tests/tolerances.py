@@ -26,13 +26,18 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
+def record_error(kind: str, rung: str, error: float) -> None:
+    """Keep the error if it is the worst of its rung."""
+    worst[kind, rung] = max(error, worst.get((kind, rung), 0.0))
+
+
 def assert_close(kind: str, rung: str, actual: np.ndarray, expected: np.ndarray) -> None:
     """Assert equal shapes and a relative error within the kind's limit; rung names what is compared."""
     assert np.shape(actual) == np.shape(expected), (
         f"{rung}: shape {np.shape(actual)}, not {np.shape(expected)}"
     )
     error = relative_error(actual, expected)
-    worst[kind, rung] = max(error, worst.get((kind, rung), 0.0))
+    record_error(kind, rung, error)
     assert error <= TOLERANCES[kind], (
         f"{rung}: relative error {error:.2e} exceeds {TOLERANCES[kind]:.0e} ({kind})"
     )
