@@ -6,11 +6,13 @@ at the results of the one before.
 
 import json
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -319,17 +321,27 @@ def _name(task: Task, default: str) -> str:
     return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
 
 
-def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[Loaded]:
-    """What load makes of each item, in order; a thread loads the next while one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        coming: Future[Loaded] | None = None
+def read_ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item], processes: int = 0
+) -> Iterator[Loaded]:
+    """What load makes of each item, in order; a thread loads the next while one is used.
+
+    processes: if not 0, so many processes load instead, two items each ahead; what load is and takes is
+    pickled.
+    """
+    with _pool(processes) as pool:
+        coming: deque[Future[Loaded]] = deque()
         for item in items:
-            following = reader.submit(load, item)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
+            coming.append(pool.submit(load, item))
+            if len(coming) > max(1, 2 * processes):
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _pool(processes: int) -> Executor:
+    # Spawned: a fork of a process with a device and threads may hang.
+    return ProcessPoolExecutor(processes, get_context("spawn")) if processes else ThreadPoolExecutor(1)
 
 
 def pictures_in(folder: Path) -> list[Path]:

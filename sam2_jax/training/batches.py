@@ -1,7 +1,7 @@
 """Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import cycle, islice
 from typing import Protocol
 
@@ -108,11 +108,18 @@ def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def batches(
-    source: Source, config: Sam2Config, count: int, objects: int, seed: int, steps: Sequence[int]
+    source: Source,
+    config: Sam2Config,
+    count: int,
+    objects: int,
+    seed: int,
+    steps: Sequence[int],
+    processes: int = 0,
 ) -> Iterator[Batch]:
-    """Batches of `count` examples for these steps, the next made while the last is used."""
+    """Batches of `count` examples for these steps, made ahead: in a thread, or in processes."""
+    load = partial(_load_batch, source, config, count, objects, seed)
+    return read_ahead(load, steps, processes)
 
-    def load(step: int) -> Batch:
-        return make_batch(source.examples(step, count), config, objects, np.random.default_rng((seed, step)))
 
-    return read_ahead(load, steps)
+def _load_batch(source: Source, config: Sam2Config, count: int, objects: int, seed: int, step: int) -> Batch:
+    return make_batch(source.examples(step, count), config, objects, np.random.default_rng((seed, step)))

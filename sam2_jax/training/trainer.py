@@ -79,6 +79,7 @@ def train(
     checkpoint_every: int = 500,
     log_every: int = 10,
     devices: Sequence[Any] | None = None,
+    processes: int = 0,
     progress: bool = True,
 ) -> tuple[Sam2Model, list[dict[str, float]]]:
     """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
@@ -86,7 +87,8 @@ def train(
     folder: where checkpoints and metrics.jsonl go; training found there goes on, to the same numbers as if it
     had never stopped. stop_at: stop there, before all of options.steps are done. devices: over which the
     pictures of a batch are spread, all parameters being on each; by default all there are if they divide
-    batch_size, else the first. Raises ValueError for options that do not fit, gradients that stay not finite,
+    batch_size, else the first. processes: so many make the batches, the same ones, for a device that a thread
+    cannot keep busy. Raises ValueError for options that do not fit, gradients that stay not finite,
     and a folder that cannot be written or has another training's checkpoints.
     """
     module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
@@ -107,12 +109,11 @@ def train(
         rate = learning_rate_schedule(options.optimizer, options.steps)
         watch = _Watch(rate, options, log_every)
         numbers = range(start, end)
+        coming = batches(
+            source, model.config, options.batch_size, options.objects, options.seed, numbers, processes
+        )
         with tqdm(total=end, initial=start, unit="step", desc="training", disable=not progress) as bar:
-            for number, batch in zip(
-                numbers,
-                batches(source, model.config, options.batch_size, options.objects, options.seed, numbers),
-                strict=True,
-            ):
+            for number, batch in zip(numbers, coming, strict=True):
                 state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
                 # Looked at one step late, while the device works on the next.
                 record.log(watch.see(number, metrics))
