@@ -56,13 +56,12 @@ def phase(
     objects: int,
     trained: tuple[str, ...],
     deepest: float = 0.0,
-    batch_size: int = 4,
     iou: float = 1.0,
 ) -> TrainingOptions:
     """Options of a phase of training on masks."""
     return TrainingOptions(
         steps=steps,
-        batch_size=batch_size,
+        batch_size=4,
         objects=objects,
         seed=rounds,
         trained=trained,
@@ -89,11 +88,6 @@ PHASES = {
     "larger": (IMAGE_SIZE, phase(1200, 1.2e-4, 0, 8, LEARNED, deepest=0.75)),
     "larger_corrections": (IMAGE_SIZE, phase(550, 1e-4, 2, 6, LEARNED, deepest=0.75)),
     "last_prompts": (IMAGE_SIZE, phase(500, 1e-4, 0, 8, LEARNED, deepest=0.75)),
-}
-# What a GPU adds: as many pictures an hour as two cores paint and see in days.
-GPU_PHASES = {
-    "many_prompts": (IMAGE_SIZE, phase(3000, 3e-4, 0, 8, LEARNED, deepest=0.75, batch_size=32, iou=2.0)),
-    "many_corrections": (IMAGE_SIZE, phase(3000, 3e-4, 2, 8, LEARNED, deepest=0.75, batch_size=32, iou=2.0)),
 }
 
 
@@ -219,21 +213,24 @@ def imitate(
 def train_model(arguments: argparse.Namespace) -> None:
     """The `train` command: teacher, imitation, all phases, each from its last checkpoint if there is one."""
     output = arguments.output
-    given = at_size(Sam2Model.from_pretrained(arguments.model), SMALL_SIZE)
+    given = Sam2Model.from_pretrained(arguments.model).with_image_size(SMALL_SIZE)
     teacher, _ = train(given, Scenes(TRAINING_SEED, SMALL_SIZE), TEACHING, output / "teacher")
     model = imitation(teacher, output / "imitation", output / "lessons.npz")
     first = 0
     for name, (size, options) in PHASES.items():
         source = Scenes(TRAINING_SEED, size, first)
-        model, _ = train(at_size(model, size), source, options, output / name, checkpoint_every=100)
+        model = model.with_image_size(size)
+        model, _ = train(
+            model,
+            source,
+            options,
+            output / name,
+            checkpoint_every=100,
+            processes=arguments.processes,
+        )
         first += options.steps * options.batch_size
     half = {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
     write_checkpoint(output / "model", cast(half, np.float16), model.config)
-
-
-def at_size(model: Sam2Model, image_size: int) -> Sam2Model:
-    """The same model for pictures of another size."""
-    return Sam2Model(model.config.with_image_size(image_size), model.params)
 
 
 def imitation(teacher: Sam2Model, folder: Path, lessons: Path) -> Sam2Model:
@@ -277,6 +274,12 @@ def main() -> None:
     training = commands.add_parser("train", help="train it, from the last checkpoint if there is one")
     training.add_argument("--model", required=True, help="hiera-tiny, a hub id or folder")
     training.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
+    training.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        help="that paint scenes, for a fast device (default: none)",
+    )
     training.set_defaults(run=train_model)
     evaluation = commands.add_parser("evaluate", help="print the card's table")
     evaluation.add_argument(

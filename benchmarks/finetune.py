@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.common import parser, report, setting, table
-from benchmarks.embedded import HELD_OUT_SEED, TRAINING_SEED, at_size, cells
+from benchmarks.embedded import HELD_OUT_SEED, TRAINING_SEED, cells
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.training.batches import Scenes
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = options.parse_args()
     size = arguments.image_size
     loaded = Sam2Model.from_pretrained(arguments.model)
-    model = at_size(loaded, size)
+    model = loaded.with_image_size(size)
     held_out = [Scenes(HELD_OUT_SEED, size).example(i) for i in range(arguments.scenes)]
     before = evaluate(model, held_out, clicks=3, progress=True)
 

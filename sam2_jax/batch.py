@@ -321,9 +321,7 @@ def _name(task: Task, default: str) -> str:
     return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
 
 
-def read_ahead(
-    load: Callable[[Item], Loaded], items: Iterable[Item], processes: int = 0
-) -> Iterator[Loaded]:
+def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item], processes: int = 0) -> Iterator[Loaded]:
     """What load makes of each item, in order; a thread loads the next while one is used.
 
     processes: if not 0, so many processes load instead, two items each ahead; what load is and takes is

@@ -51,6 +51,7 @@ def add_finetune(commands: Any) -> None:
     add("--lora-rank", type=int, default=4, metavar="N", help="rank of these (default: %(default)s)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="computing type (%(default)s)")
     add("--remat", action="store_true", help="less memory for the encoder's gradients, more time")
+    add("--processes", type=int, default=0, metavar="N", help="that read photos, for a fast device (none)")
     add("--image-size", type=int, metavar="N", help="side of the network's input (default: the model's)")
     add(
         "--held-out",
@@ -97,7 +98,7 @@ def finetune(arguments: argparse.Namespace) -> int:
     _describe(dataset, len(training), len(held_out))
     model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
     if arguments.image_size is not None:
-        model = Sam2Model(model.config.with_image_size(arguments.image_size), model.params)
+        model = model.with_image_size(arguments.image_size)
 
     def judge(model: Sam2Model, when: str) -> dict[str, Any]:
         found = evaluate(model, islice(held_out.readable(), _EVALUATED), clicks=3, progress=True)
@@ -106,7 +107,8 @@ def finetune(arguments: argparse.Namespace) -> int:
 
     source = Shuffled(training, arguments.seed)
     # No step yet, but all checks: before the minutes that judging may take.
-    train(model, source, options, arguments.output, stop_at=0, progress=False)
+    processes = arguments.processes
+    train(model, source, options, arguments.output, stop_at=0, processes=processes, progress=False)
     report = {"model": str(arguments.model), "before": judge(model, "before")}
     tuned, _ = train(
         model,
@@ -114,6 +116,7 @@ def finetune(arguments: argparse.Namespace) -> int:
         options,
         arguments.output,
         checkpoint_every=arguments.checkpoint_every,
+        processes=processes,
     )
     tuned.save_pretrained(arguments.output)
     tuned.processor.save_pretrained(arguments.output)

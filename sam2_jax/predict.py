@@ -82,6 +82,11 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         self._positions: tuple[jax.Array, jax.Array] | None = None
         super().__init__(config, params, dtype=dtype, param_dtype=param_dtype, seed=seed)
 
+    def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2Model":
+        """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
+        config = self.config.with_image_size(image_size)
+        return Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
+
     @cached_property
     def processor(self) -> Sam2Processor:
         """The processor that lies beside the loaded weights; without any, the one for `config.image_size`."""

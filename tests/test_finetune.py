@@ -60,7 +60,7 @@ def said(folder: Path) -> tuple[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         out, err = [], []
         patch.setattr("builtins.print", lambda *a, file=None, **_: (err if file else out).append(str(a[0])))
-        assert finetune(folder) == 0
+        assert finetune(folder, "--processes", "1") == 0
     return "\n".join(out), "\n".join(err)
 
 
@@ -100,6 +100,7 @@ def test_given_again_it_does_not_train_again(folder: Path) -> None:
         (["--data", "/no/such.json"], "/no/such.json"),
         (["--steps", "0"], "steps must be a whole number, 1 or more; got 0"),
         (["--corrections", "-1"], "--corrections must be 0 or more; got -1"),
+        (["--processes", "-1"], "processes must be 0 or more; got -1"),
         (["--learning-rate", "0"], "learning_rate must be positive; got 0.0"),
         (["--held-out", "1"], "held_out must be a share"),
         (["--train", "decoder.*"], "trained pattern 'decoder.*' fits no parameter; there are"),

@@ -324,12 +324,9 @@ def test_other_tasks_are_refused(model: Sam2Model) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pixels_encoded_once")
-def test_a_real_photo_gives_meta_s_masks(
-    reference_dir: Path, tiny_model: Sam2Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of Meta's defaults, 1024 clicks; and nothing changes if masks of low score are computed as well."""
-    generator = AutomaticMaskGenerator(tiny_model)
-    found = generator.generate(reference_dir / "images" / "truck.jpg")
+def test_a_real_photo_gives_meta_s_masks(reference_dir: Path, tiny_model: Sam2Model) -> None:
+    """All of Meta's defaults, 1024 clicks."""
+    found = AutomaticMaskGenerator(tiny_model).generate(reference_dir / "images" / "truck.jpg")
     expected = json.loads((reference_dir / "reference" / "meta_amg_truck.json").read_text())
     assert len(found) == len(expected) == 37
     for ours, theirs in zip(found, expected, strict=True):
@@ -343,6 +340,14 @@ def test_a_real_photo_gives_meta_s_masks(
         assert ours["crop_box"] == theirs["crop_box"]
         np.testing.assert_allclose(ours["bbox"], theirs["bbox"], atol=1)
 
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pixels_encoded_once")
+def test_masks_of_low_score_change_nothing_if_they_are_computed(
+    reference_dir: Path, tiny_model: Sam2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = AutomaticMaskGenerator(tiny_model, points_per_side=8)
+    found = generator.generate(reference_dir / "images" / "truck.jpg")
     call = Sam2Model.__call__
 
     def compute_all(self: Sam2Model, *args: Any, min_score: float, **inputs: Any) -> Any:

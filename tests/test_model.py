@@ -404,6 +404,15 @@ def test_padding_gets_no_attention(model: Sam2Model, embeddings: ImageEmbeddings
             assert (weights[..., 10] > 0).all(), name
 
 
+def test_another_image_size_keeps_all_else() -> None:
+    model = model_of(smallest_config(), padding="transformers", dtype=jnp.bfloat16)
+    other = model.with_image_size((96, 64))
+    assert other.config == model.config.with_image_size((96, 64))
+    jax.tree.map(np.testing.assert_array_equal, other.params, model.params)
+    assert (other.padding, other.module.dtype) == ("transformers", jnp.bfloat16)
+    assert other.processor(images=np.zeros((9, 9, 3), np.uint8))["pixel_values"].shape == (1, 96, 64, 3)
+
+
 # --- refusals
 
 ONES = np.ones((2, 5, 4), int)

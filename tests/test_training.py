@@ -17,7 +17,7 @@ from small_models import model_of, small_config, smallest_config
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.model.sam2 import Sam2
-from sam2_jax.training.batches import Scenes, Shuffled, cell_shares, make_batch
+from sam2_jax.training.batches import Scenes, Shuffled, batches, cell_shares, make_batch
 from sam2_jax.training.datasets import Example
 from sam2_jax.training.evaluate import evaluate
 from sam2_jax.training.optimizer import OptimizerOptions
@@ -271,6 +271,12 @@ def test_a_picture_with_nothing_large_enough_is_padding() -> None:
 def test_scenes_are_each_seen_once_and_never_by_another_stream() -> None:
     seen = [example.name for step in range(3) for example in SOURCE.examples(step, 2)]
     assert seen == [f"scene {index} of stream 1" for index in range(6)]
+
+
+def test_processes_make_the_same_batches() -> None:
+    arguments = SOURCE, smallest_config(), 2, 2, 7, range(5)
+    for one, other in zip(batches(*arguments), batches(*arguments, processes=2), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 class Listed:

@@ -91,6 +91,8 @@ def train(
     cannot keep busy. Raises ValueError for options that do not fit, gradients that stay not finite,
     and a folder that cannot be written or has another training's checkpoints.
     """
+    if processes < 0:
+        raise ValueError(f"processes must be 0 or more; got {processes}")
     module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
     split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
