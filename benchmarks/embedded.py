@@ -90,6 +90,7 @@ PHASES = {
     "last_prompts": (IMAGE_SIZE, phase(500, 1e-4, 0, 8, LEARNED, deepest=0.75)),
     "more_prompts": (IMAGE_SIZE, phase(1500, 1.2e-4, 0, 8, LEARNED, deepest=0.9, iou=2.0)),
     "more_corrections": (IMAGE_SIZE, phase(600, 1e-4, 2, 6, LEARNED, deepest=0.9, iou=2.0)),
+    "end_prompts": (IMAGE_SIZE, phase(350, 6e-5, 0, 8, LEARNED, deepest=0.9, iou=2.0)),
 }
 
 
