@@ -12,6 +12,7 @@ Then all but the first two stages is trained on masks, at last of pictures of 38
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,20 +218,14 @@ def train_model(arguments: argparse.Namespace) -> None:
     """The `train` command: teacher, imitation, all phases, each from its last checkpoint if there is one."""
     output = arguments.output
     given = Sam2Model.from_pretrained(arguments.model).with_image_size(SMALL_SIZE)
-    teacher, _ = train(given, Scenes(TRAINING_SEED, SMALL_SIZE), TEACHING, output / "teacher")
+    train_on = partial(train, processes=arguments.processes)
+    teacher, _ = train_on(given, Scenes(TRAINING_SEED, SMALL_SIZE), TEACHING, output / "teacher")
     model = imitation(teacher, output / "imitation", output / "lessons.npz")
     first = 0
     for name, (size, options) in PHASES.items():
         source = Scenes(TRAINING_SEED, size, first)
         model = model.with_image_size(size)
-        model, _ = train(
-            model,
-            source,
-            options,
-            output / name,
-            checkpoint_every=100,
-            processes=arguments.processes,
-        )
+        model, _ = train_on(model, source, options, output / name, checkpoint_every=100)
         first += options.steps * options.batch_size
     half = {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
     write_checkpoint(output / "model", cast(half, np.float16), model.config)
@@ -277,12 +272,8 @@ def main() -> None:
     training = commands.add_parser("train", help="train it, from the last checkpoint if there is one")
     training.add_argument("--model", required=True, help="hiera-tiny, a hub id or folder")
     training.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
-    training.add_argument(
-        "--processes",
-        type=int,
-        default=0,
-        help="that paint scenes, for a fast device (default: none)",
-    )
+    processes = "that paint scenes for a fast device (default: %(default)s)"
+    training.add_argument("--processes", type=int, default=0, metavar="N", help=processes)
     training.set_defaults(run=train_model)
     evaluation = commands.add_parser("evaluate", help="print the card's table")
     evaluation.add_argument(

@@ -324,10 +324,17 @@ def _name(task: Task, default: str) -> str:
 def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item], processes: int = 0) -> Iterator[Loaded]:
     """What load makes of each item, in order; a thread loads the next while one is used.
 
-    processes: if not 0, so many processes load instead, two items each ahead; what load is and takes is
-    pickled.
+    processes: if not 0, so many processes load instead, two items each ahead; load and items are pickled.
     """
-    with _pool(processes) as pool:
+    pool: Executor
+    if processes == 0:
+        pool = ThreadPoolExecutor(1)
+    else:
+        # Spawned: a fork of a process with a device and threads may hang. Load goes to each process once and
+        # not with every item: it may hold a whole dataset.
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _keep, (load,))
+        load = _load_by_kept
+    with pool:
         coming: deque[Future[Loaded]] = deque()
         for item in items:
             coming.append(pool.submit(load, item))
@@ -337,9 +344,16 @@ def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item], processes:
             yield coming.popleft().result()
 
 
-def _pool(processes: int) -> Executor:
-    # Spawned: a fork of a process with a device and threads may hang.
-    return ProcessPoolExecutor(processes, get_context("spawn")) if processes else ThreadPoolExecutor(1)
+_kept: list[Callable[[Any], Any]] = []
+
+
+def _keep(load: Callable[[Any], Any]) -> None:
+    """Take what this process is to load with."""
+    _kept.append(load)
+
+
+def _load_by_kept(item: Any) -> Any:
+    return _kept[0](item)
 
 
 def pictures_in(folder: Path) -> list[Path]:

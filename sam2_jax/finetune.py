@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def add_finetune(commands: Any) -> None:
     add("--lora-rank", type=int, default=4, metavar="N", help="rank of these (default: %(default)s)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="computing type (%(default)s)")
     add("--remat", action="store_true", help="less memory for the encoder's gradients, more time")
-    add("--processes", type=int, default=0, metavar="N", help="that read photos, for a fast device (none)")
+    add("--processes", type=int, default=0, metavar="N", help="to read photos with (default: %(default)s)")
     add("--image-size", type=int, metavar="N", help="side of the network's input (default: the model's)")
     add(
         "--held-out",
@@ -106,18 +107,11 @@ def finetune(arguments: argparse.Namespace) -> int:
         return found._asdict()
 
     source = Shuffled(training, arguments.seed)
+    go_on = partial(train, model, source, options, arguments.output, processes=arguments.processes)
     # No step yet, but all checks: before the minutes that judging may take.
-    processes = arguments.processes
-    train(model, source, options, arguments.output, stop_at=0, processes=processes, progress=False)
+    go_on(stop_at=0, progress=False)
     report = {"model": str(arguments.model), "before": judge(model, "before")}
-    tuned, _ = train(
-        model,
-        source,
-        options,
-        arguments.output,
-        checkpoint_every=arguments.checkpoint_every,
-        processes=processes,
-    )
+    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every)
     tuned.save_pretrained(arguments.output)
     tuned.processor.save_pretrained(arguments.output)
     tuned.save_pretrained(arguments.output / "transformers", layout="transformers")
