@@ -29,8 +29,8 @@ from benchmarks.smaller_decoder import compress_decoder
 from sam2_jax import Sam2Config, Sam2Model
 from sam2_jax.atomic import write_together
 from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL
 from sam2_jax.checkpoint.files import cast, write_checkpoint
-from sam2_jax.embedded import EMBEDDED_MODEL
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.training.batches import Scenes, batches
 from sam2_jax.training.evaluate import Evaluation, evaluate

@@ -39,7 +39,7 @@ def measure_meta(model: str, photo: str) -> dict[str, Any]:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2.build_sam import build_sam2
 
-    from convert.meta import transformers_names
+    from sam2_jax.checkpoint.meta_names import transformers_names
 
     weights = load_file(Path(model) / "model.safetensors")
     size = detect_size(weights)

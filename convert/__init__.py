@@ -1,1 +1,1 @@
-"""Command-line conversion between PyTorch and Flax checkpoints: `python -m convert --help`."""
+"""Checkpoint conversion beside PyTorch: `python -m convert --help`."""

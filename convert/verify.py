@@ -1,4 +1,4 @@
-"""Checks of a written checkpoint: it reloads bit for bit, and transformers computes the same with it."""
+"""The check of a written checkpoint that needs PyTorch: transformers computes the same with it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,33 +6,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from convert.conversion import DTYPES, Checkpoint, Source
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.files import read_weights
+from sam2_jax.checkpoint.conversion import DTYPES, Checkpoint, Source
 from sam2_jax.config import Sam2VideoConfig
-from sam2_jax.hub import HubFolder
 
 TOLERANCE = 1e-4
 """Largest relative difference from transformers, in float32, that counts as the same network."""
 
 
-def check_reload(checkpoint: Checkpoint, target: Path, layout: str) -> None:
-    """Raise ValueError unless the folder's tensors are those of the checkpoint, bit for bit."""
-    image, memory = read_weights(*HubFolder(target).weights(layout), checkpoint.dtype)
-    written, reread = checkpoint.tensors, image | memory
-    differing = sorted(written.keys() ^ reread.keys())
-    differing += [
-        name for name in sorted(written.keys() & reread.keys()) if not _same(written[name], reread[name])
-    ]
-    if differing:
-        raise ValueError(
-            f"{target} does not reload as it was written: {', '.join(differing[:5])}; convert again"
-        )
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+def comparison(checkpoint: Checkpoint, source: Source, target: Path, layout: str) -> str:
+    """What `compare_with_transformers` finds, in a sentence."""
+    differences = compare_with_transformers(checkpoint, source, target, layout)
+    if differences is None:
+        return "not compared with transformers: PyTorch and transformers with SAM 2 are not installed"
+    return f"verified: differs from transformers by {describe(differences)} (relative; limit {TOLERANCE:.0e})"
 
 
 def compare_with_transformers(

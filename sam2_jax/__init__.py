@@ -1,29 +1,62 @@
 """SAM 2 (Segment Anything 2) in JAX/Flax."""
 
-from sam2_jax.batch import predict_batch
-from sam2_jax.compilation import use_compilation_cache
-from sam2_jax.config import (
-    RELEASED_MODELS,
-    Sam2Config,
-    Sam2HieraDetConfig,
-    Sam2MaskDecoderConfig,
-    Sam2PromptEncoderConfig,
-    Sam2VideoConfig,
-    Sam2VisionConfig,
-    released_config,
-)
-from sam2_jax.generate import AutomaticMaskGenerator
-from sam2_jax.outputs import (
-    Sam2HieraDetModelOutput,
-    Sam2ImageSegmentationOutput,
-    Sam2VisionEncoderOutput,
-)
-from sam2_jax.pipelines import pipeline
-from sam2_jax.predict import Sam2Model
-from sam2_jax.predictor import ImagePredictor
-from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
-from sam2_jax.processing.processor import Sam2Processor
-from sam2_jax.vision import Sam2HieraDetModel, Sam2VisionModel
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2_jax.compilation import use_compilation_cache
+    from sam2_jax.config import (
+        RELEASED_MODELS,
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2MaskDecoderConfig,
+        Sam2PromptEncoderConfig,
+        Sam2VideoConfig,
+        Sam2VisionConfig,
+        released_config,
+    )
+    from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.image.batch import predict_batch
+    from sam2_jax.image.model import Sam2Model
+    from sam2_jax.image.outputs import (
+        Sam2HieraDetModelOutput,
+        Sam2ImageSegmentationOutput,
+        Sam2VisionEncoderOutput,
+    )
+    from sam2_jax.image.pipeline import pipeline
+    from sam2_jax.image.session import ImagePredictor
+    from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
+    from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
+    from sam2_jax.processing.processor import Sam2Processor
+
+__version__ = version("sam2_jax")
+
+# Imported when they are asked for: the command's help needs none of them, and JAX takes most of a second.
+_HOMES = {
+    "use_compilation_cache": "compilation",
+    "RELEASED_MODELS": "config",
+    "Sam2Config": "config",
+    "Sam2HieraDetConfig": "config",
+    "Sam2MaskDecoderConfig": "config",
+    "Sam2PromptEncoderConfig": "config",
+    "Sam2VideoConfig": "config",
+    "Sam2VisionConfig": "config",
+    "released_config": "config",
+    "AutomaticMaskGenerator": "image.automatic",
+    "predict_batch": "image.batch",
+    "Sam2Model": "image.model",
+    "Sam2HieraDetModelOutput": "image.outputs",
+    "Sam2ImageSegmentationOutput": "image.outputs",
+    "Sam2VisionEncoderOutput": "image.outputs",
+    "pipeline": "image.pipeline",
+    "ImagePredictor": "image.session",
+    "Sam2HieraDetModel": "image.vision",
+    "Sam2VisionModel": "image.vision",
+    "Sam2ImageProcessor": "processing.image_processor",
+    "Sam2ImageProcessorFast": "processing.image_processor",
+    "Sam2Processor": "processing.processor",
+}
 
 __all__ = [
     "RELEASED_MODELS",
@@ -49,3 +82,14 @@ __all__ = [
     "released_config",
     "use_compilation_cache",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

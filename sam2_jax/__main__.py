@@ -2,7 +2,7 @@
 
 import sys
 
-from sam2_jax.cli import main
+from sam2_jax.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

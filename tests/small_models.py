@@ -8,7 +8,7 @@ import numpy as np
 
 from sam2_jax import Sam2Config, Sam2Model
 from sam2_jax.checkpoint import names
-from sam2_jax.predict import parameter_shapes
+from sam2_jax.checkpoint.pretrained import parameter_shapes
 
 
 def small_config(image_size: int | tuple[int, int] = 128) -> Sam2Config:

@@ -8,63 +8,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Room -> the rooms of sam2_jax it may import. A module that is no room of its own is named here too.
+# Room -> the rooms of sam2_jax it may import, each of which stands before it: there is no circle.
 MAY_IMPORT = {
-    "config": set(),
+    "checks": set(),
     "atomic": set(),
     "compilation": set(),
-    "hub": {"config"},
+    "config": {"checks"},
     "model": {"config"},
-    "outputs": {"model"},
-    "processing": {"config", "hub", "atomic"},
-    "checkpoint": {"config", "hub", "atomic", "model"},
-    "arguments": {"config", "model"},
-    "pretrained": {"compilation", "config", "hub", "model", "checkpoint"},
-    "vision": {"config", "model", "outputs", "arguments", "pretrained"},
-    "predictor": {"config", "model", "arguments", "processing"},
-    "batch": {"config", "atomic", "model", "arguments", "processing"},
-    "predict": {
-        *("config", "model", "outputs", "arguments", "checkpoint", "pretrained", "vision"),
-        *("processing", "predictor", "batch"),
-    },
-    "generate": {"config", "processing", "predict", "predictor"},
-    "embedded": {"hub"},
-    "pipelines": {"processing", "predict", "generate", "embedded"},
-    "training": {"config", "atomic", "checkpoint", "model", "processing", "batch", "predict"},
-    "finetune": {"atomic", "embedded", "predict", "training"},
-    "annotate": {"atomic", "processing", "batch", "generate"},
-    "cli": {
-        *("config", "atomic", "hub", "model", "processing", "checkpoint", "predict", "predictor", "batch"),
-        *("generate", "pipelines", "annotate", "embedded", "finetune"),
-    },
-    "__main__": {"cli"},
-    "__init__": {
-        *("compilation", "config", "outputs", "predict", "vision", "processing", "predictor", "batch"),
-        *("generate", "pipelines", "embedded"),
-    },
+    "checkpoint": {"checks", "atomic", "compilation", "config", "model"},
+    "embedded": {"checkpoint"},
+    "processing": {"checks", "atomic", "config", "checkpoint"},
+    "image": {"checks", "atomic", "compilation", "config", "model", "checkpoint", "processing"},
+    "training": {"checks", "atomic", "config", "model", "checkpoint", "processing", "image"},
+    "commands": {"checks", "atomic", "config", "model", "checkpoint", "processing", "image", "training"},
+    "__main__": {"commands"},
+    "__init__": {"compilation", "config", "checkpoint", "processing", "image"},
 }
+# Within a room modules import one another, but `processing` reads one module of `checkpoint` only.
+PROCESSING_READS = "sam2_jax.checkpoint.hub"
 PROCESSING_NEEDS = {"numpy", "PIL", "scipy", "sam2_jax", *sys.stdlib_module_names}
 FORBIDDEN = {"torch", "transformers", "torchvision", "convert", "tests", "benchmarks", "pickle"}
 FILES = sorted((ROOT / "sam2_jax").rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path) for path in FILES}
 
 
 def room(path: Path) -> str:
     return path.relative_to(ROOT / "sam2_jax").parts[0].removesuffix(".py")
 
 
-class WithoutTypes(ast.NodeTransformer):
-    """Leaves out what stands under `if TYPE_CHECKING:`, which is never run."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return None if is_typing else self.generic_visit(node)
-
-
 def imports(path: Path, nodes: Iterable[ast.AST] | None = None) -> set[str]:
-    """Full names of what a file imports when it runs, anywhere or in some of its nodes."""
+    """Full names of what a file imports, anywhere, for type checkers too, or in some of its nodes."""
     found = set()
-    tree = WithoutTypes().visit(ast.parse(path.read_text()))
-    for node in ast.walk(tree) if nodes is None else nodes:
+    for node in ast.walk(ast.parse(path.read_text())) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -81,6 +63,35 @@ def test_imports_point_one_way(path: Path) -> None:
         assert top not in FORBIDDEN, f"{path} imports {name}"
         if top == "sam2_jax":
             assert rest.split(".")[0] in allowed, f"{path} imports {name}"
+
+
+def test_rooms_stand_in_an_order() -> None:
+    order = list(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        assert allowed <= set(order[: order.index(name)])
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Modules of sam2_jax that a file imports, by their dotted names."""
+    found = set()
+    for name in imports(path):
+        while name.startswith("sam2_jax.") and name not in MODULES:
+            name = name.rpartition(".")[0]
+        found |= {name} & MODULES
+    return found
+
+
+def test_no_modules_import_one_another() -> None:
+    waiting = {dotted(path): modules_imported(path) - {"sam2_jax"} for path in FILES}
+    while free := {name for name, needs in waiting.items() if not needs & waiting.keys() - {name}}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in free}
+    assert not waiting
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "processing"], ids=lambda p: p.name)
+def test_processing_reads_of_checkpoints_where_they_lie(path: Path) -> None:
+    found = {name for name in modules_imported(path) if name.startswith("sam2_jax.checkpoint")}
+    assert found <= {PROCESSING_READS}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) == "processing"], ids=lambda p: p.name)

@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sam2_jax.atomic import write_together
+from sam2_jax.checkpoint.hub import WEIGHT_FILES
 from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only, to_flax, to_torch
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
-from sam2_jax.hub import WEIGHT_FILES
 
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 _ARCHITECTURES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_jax.atomic import write_text
-from sam2_jax.hub import IMAGE_PROCESSOR_FILE, PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, PROCESSOR_FILE, HubFolder
 
 
 def find_image_processor(folder: HubFolder) -> tuple[Path, dict[str, Any]] | None:

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, HubFolder
 from sam2_jax.config import Sam2Config, read_config
-from sam2_jax.hub import IMAGE_PROCESSOR_FILE, HubFolder
 from sam2_jax.processing import crops
 from sam2_jax.processing.files import find_image_processor, write_json
 from sam2_jax.processing.images import center_crop, normalize, to_pixels

@@ -11,6 +11,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 _TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
+PICTURES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""How the names of a folder's pictures end; a file named in prompts.json may end in any way."""
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name; hidden files are left out."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
 def open_image(path: str | Path) -> Image.Image:
     """Open a picture file as people see it: upright by its EXIF orientation, an animation's first frame.
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sam2_jax.hub import PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import PROCESSOR_FILE, HubFolder
 from sam2_jax.processing.files import read_json, write_json
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import read_numbers, read_sizes, to_tensors

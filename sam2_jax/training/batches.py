@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from sam2_jax.batch import read_ahead
 from sam2_jax.config import Sam2Config
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.training.datasets import Dataset, Example, at_first
-from sam2_jax.training.scenes import make_scene
 from sam2_jax.training.step import Batch
+from sam2_jax.training.synthetic.scenes import make_scene
 
 
 class Source(Protocol):

@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from sam2_jax.batch import pictures_in
-from sam2_jax.processing.images import open_image, to_rgb
+from sam2_jax.processing.images import open_image, pictures_in, to_rgb
 from sam2_jax.processing.polygons import polygons_to_mask
 from sam2_jax.processing.rle import decode_rle
 

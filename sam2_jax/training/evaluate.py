@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
-from sam2_jax.predict import Sam2Model
 from sam2_jax.processing.boxes import mask_to_boxes
 from sam2_jax.processing.masks import depth_inside
 from sam2_jax.training.datasets import Example

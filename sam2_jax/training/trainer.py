@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from sam2_jax.atomic import write_text
+from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
-from sam2_jax.predict import Sam2Model
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions, learning_rate_schedule, make_optimizer

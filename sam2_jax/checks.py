@@ -1,0 +1,98 @@
+"""The gate that what comes from outside passes: numbers, switches, names of options; messages of fit length.
+
+Every number from a caller, a file or a command goes through `read_number` or `read_whole`, so that one beyond
+all floats or one that is not a number ends as a sentence and not as an error from deep inside. Every message
+that repeats what it was given does so through `shown`.
+"""
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+_LONGEST = 100
+_MOST_LINES = 20
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it: its repr, cut at about 100 characters."""
+    try:
+        text = value if isinstance(value, type) else repr(value)
+        text = text.__name__ if isinstance(text, type) else text
+    except Exception:  # a number of too many digits, a list that is too deep, a repr that fails
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def some_lines(lines: Iterable[str], most: int = _MOST_LINES) -> str:
+    """Lines of a message, of too many the first ones and how many are left."""
+    lines = list(lines)
+    left = len(lines) - most
+    return "\n".join([*lines[:most], f"  ... and {left} more"] if left > 0 else lines)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """How a message about an unknown name ends: the name that was meant, else all names there are."""
+    known = list(known)
+    close = get_close_matches(str(name)[:_LONGEST], known, 1)
+    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Raise ValueError for the first option that owner, "the image processor" say, does not have."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown option {shown(name)} of {owner}{did_you_mean(name, known)}")
+
+
+def read_flag(name: str, value: Any) -> bool:
+    """Return True or False, numpy's included. Raises ValueError for anything else."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False; got {shown(value)}")
+
+
+def read_number(
+    name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
+) -> float:
+    """Return a finite float from `least` to `most` that is more than `above`, or raise ValueError."""
+    number = _as_float(value)
+    if number is None or not (least <= number <= most and number > above):
+        raise ValueError(f"{name} must be a number{_range(least, most, above)}; got {shown(value)}")
+    return number
+
+
+def read_whole(name: str, value: Any, least: int | None = None, most: int = 2**53) -> int:
+    """Return an int from `least` to `most`, also of a float without a fraction, or raise ValueError."""
+    number = value if type(value) is int else _as_float(value)
+    if number is None or number != int(number) or not (least is None or least <= number) or number > most:
+        limits = _range(-math.inf if least is None else least, most if most < 2**53 else math.inf, -math.inf)
+        raise ValueError(f"{name} must be a whole number{limits}; got {shown(value)}")
+    return int(number)
+
+
+def _as_float(value: Any) -> float | None:
+    """A real number as a finite float; None for what is none: bool, text, NaN, infinity, too many digits."""
+    if isinstance(value, (bool, str, bytes, np.bool_)) or value is None:
+        return None
+    try:
+        if getattr(value, "ndim", 0) > 0:
+            return None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _range(least: float, most: float, above: float) -> str:
+    if above > -math.inf:
+        return f" above {above:g}" + (f" and at most {most:g}" if most < math.inf else "")
+    if least > -math.inf and most < math.inf:
+        return f" from {least:g} to {most:g}"
+    if least > -math.inf:
+        return f" of at least {least:g}"
+    return f" of at most {most:g}" if most < math.inf else ""

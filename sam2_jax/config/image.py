@@ -1,0 +1,312 @@
+"""The image model's configurations: backbone, vision encoder, prompt encoder, mask decoder."""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+from sam2_jax.config.base import BaseConfig
+
+
+@dataclass(frozen=True)
+class Sam2HieraDetConfig(BaseConfig):
+    """The Hiera backbone. Defaults are hiera-tiny's.
+
+    `hidden_size` is the width after patch embedding, `*_per_stage` has one entry per stage, and
+    `global_attention_blocks` counts blocks from 0 over all stages. `num_attention_heads` is kept because
+    transformers has it; the network reads `num_attention_heads_per_stage`.
+    """
+
+    hidden_size: int = 96
+    num_attention_heads: int = 1
+    num_channels: int = 3
+    image_size: Sequence[int] = (1024, 1024)
+    patch_kernel_size: Sequence[int] = (7, 7)
+    patch_stride: Sequence[int] = (4, 4)
+    patch_padding: Sequence[int] = (3, 3)
+    query_stride: Sequence[int] = (2, 2)
+    window_positional_embedding_background_size: Sequence[int] = (7, 7)
+    num_query_pool_stages: int = 3
+    blocks_per_stage: Sequence[int] = (1, 2, 7, 2)
+    embed_dim_per_stage: Sequence[int] = (96, 192, 384, 768)
+    num_attention_heads_per_stage: Sequence[int] = (1, 2, 4, 8)
+    window_size_per_stage: Sequence[int] = (8, 4, 14, 7)
+    global_attention_blocks: Sequence[int] = (5, 7, 9)
+    mlp_ratio: float = 4.0
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2_hiera_det_model"
+
+    def _check(self) -> None:
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
+        self._require_positive("hidden_size", "num_channels")
+        for name in ("patch_kernel_size", "patch_stride", "query_stride", "image_size"):
+            self._require_ints(name, 2)
+        self._require_ints("window_positional_embedding_background_size", 2)
+        self._require_ints("patch_padding", 2, least=0)
+        self._require_ints("blocks_per_stage")
+        stages = len(self.blocks_per_stage)
+        for name in ("embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"):
+            self._require_ints(name, stages)
+        self._require_ints("global_attention_blocks", least=0)
+        blocks = sum(self.blocks_per_stage)
+        self._require(
+            all(i < blocks for i in self.global_attention_blocks),
+            "global_attention_blocks",
+            f"block numbers below {blocks}, the number of blocks",
+        )
+        self._require(
+            self.embed_dim_per_stage[0] == self.hidden_size,
+            "hidden_size",
+            f"embed_dim_per_stage[0] ({self.embed_dim_per_stage[0]})",
+        )
+        self._require(
+            all(
+                d % h == 0
+                for d, h in zip(self.embed_dim_per_stage, self.num_attention_heads_per_stage, strict=True)
+            ),
+            "embed_dim_per_stage",
+            f"divisible by num_attention_heads_per_stage {self.num_attention_heads_per_stage}",
+        )
+        self._require(
+            self.num_query_pool_stages == stages - 1,
+            "num_query_pool_stages",
+            f"{stages - 1}: the network halves the resolution at the start of every stage but the first",
+        )
+        self._require(
+            all(w % 2 == 0 for w in self.window_size_per_stage[:-1]),
+            "window_size_per_stage",
+            "even in all stages but the last: the next stage's first block halves it",
+        )
+        self._require(
+            all(a != b for a, b in pairwise(self.embed_dim_per_stage)),
+            "embed_dim_per_stage",
+            "other in each stage than in the one before: blocks tell by it where to pool",
+        )
+        self._require(
+            all(
+                s <= k and 2 * p <= k - 1 < 2 * p + s
+                for k, s, p in zip(self.patch_kernel_size, self.patch_stride, self.patch_padding, strict=True)
+            ),
+            "patch_padding",
+            f"such that an image gives size / {tuple(self.patch_stride)} patches of {self.patch_kernel_size}",
+        )
+        self._require(tuple(self.query_stride) == (2, 2), "query_stride", "(2, 2)")
+        self._require_numbers("mlp_ratio", "layer_norm_eps", "initializer_range")
+        self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
+        self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """What height and width must be divisible by: every halving, and whole windows of the first stage."""
+        grid = math.lcm(2 ** (len(self.blocks_per_stage) - 1), self.window_size_per_stage[0])
+        return grid * self.patch_stride[0], grid * self.patch_stride[1]
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Index of the last block of each stage."""
+        return tuple(sum(self.blocks_per_stage[: i + 1]) - 1 for i in range(len(self.blocks_per_stage)))
+
+
+@dataclass(frozen=True)
+class Sam2VisionConfig(BaseConfig):
+    """Backbone and feature pyramid. `backbone_channel_list` runs from the deepest stage to the shallowest."""
+
+    backbone_config: Any = None
+    backbone_channel_list: Sequence[int] = (768, 384, 192, 96)
+    backbone_feature_sizes: Sequence[Sequence[int]] = ((256, 256), (128, 128), (64, 64))
+    fpn_hidden_size: int = 256
+    fpn_kernel_size: int = 1
+    fpn_stride: int = 1
+    fpn_padding: int = 0
+    fpn_top_down_levels: Sequence[int] = (2, 3)
+    num_feature_levels: int = 3
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2_vision_model"
+    nested: ClassVar[dict[str, type[BaseConfig]]] = {"backbone_config": Sam2HieraDetConfig}
+
+    def _check(self) -> None:
+        self._require_positive("fpn_hidden_size", "num_feature_levels")
+        self._require_ints("backbone_channel_list")
+        expected = tuple(reversed(self.backbone_config.embed_dim_per_stage))
+        self._require(
+            self.backbone_channel_list == expected,
+            "backbone_channel_list",
+            f"the backbone's stage widths from deep to shallow, {expected}",
+        )
+        self._require(
+            len(expected) >= 3, "backbone_channel_list", "of 3 stages at least: strides 4, 8 and 16"
+        )
+        self._require_ints("fpn_top_down_levels", least=0)
+        self._require(
+            all(level < len(expected) for level in self.fpn_top_down_levels),
+            "fpn_top_down_levels",
+            f"levels below {len(expected)}, the number of stages",
+        )
+        self._require_numbers("initializer_range")
+        self._require(
+            (self.fpn_kernel_size, self.fpn_stride, self.fpn_padding) == (1, 1, 0),
+            "fpn_kernel_size",
+            "1 with fpn_stride 1 and fpn_padding 0, as in every SAM 2 model",
+        )
+        self._require(
+            self.num_feature_levels == 3,
+            "num_feature_levels",
+            "3: the mask decoder reads strides 4, 8 and 16",
+        )
+
+
+@dataclass(frozen=True)
+class Sam2PromptEncoderConfig(BaseConfig):
+    """Points, boxes and masks. `image_size` is one number (square) or (height, width), in pixels."""
+
+    hidden_size: int = 256
+    image_size: int | Sequence[int] = 1024
+    patch_size: int = 16
+    mask_input_channels: int = 16
+    num_point_embeddings: int = 4
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    scale: float = 1
+
+    model_type: ClassVar[str] = "sam2_prompt_encoder"
+
+    def _check(self) -> None:
+        self._require_positive("hidden_size", "patch_size", "mask_input_channels")
+        if isinstance(self.image_size, int):
+            self._require_positive("image_size")
+        else:
+            self._require_ints("image_size", 2)
+        self._require(self.hidden_size % 2 == 0, "hidden_size", "even: half sine, half cosine")
+        self._require_numbers("layer_norm_eps", "scale")
+        self._require(self.mask_input_channels % 4 == 0, "mask_input_channels", "divisible by 4")
+        self._require(
+            self.num_point_embeddings == 4,
+            "num_point_embeddings",
+            "4: negative, positive, box top-left, box bottom-right",
+        )
+        self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+
+@dataclass(frozen=True)
+class Sam2MaskDecoderConfig(BaseConfig):
+    """Two-way transformer and the heads for masks, their predicted IoU and the object score."""
+
+    hidden_size: int = 256
+    hidden_act: str = "gelu"
+    mlp_dim: int = 2048
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 8
+    attention_downsample_rate: int = 2
+    num_multimask_outputs: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden_dim: int = 256
+    dynamic_multimask_via_stability: bool = True
+    dynamic_multimask_stability_delta: float = 0.05
+    dynamic_multimask_stability_thresh: float = 0.98
+
+    model_type: ClassVar[str] = "sam2_mask_decoder"
+
+    def _check(self) -> None:
+        self._require_positive(
+            "hidden_size", "mlp_dim", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"
+        )
+        self._require_positive("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim")
+        self._require_numbers("dynamic_multimask_stability_delta", "dynamic_multimask_stability_thresh")
+        is_bool = isinstance(self.dynamic_multimask_via_stability, bool)
+        self._require(is_bool, "dynamic_multimask_via_stability", "True or False")
+        self._require(self.hidden_size % 8 == 0, "hidden_size", "divisible by 8")
+        inner = self.hidden_size // self.attention_downsample_rate
+        self._require(
+            inner % self.num_attention_heads == 0,
+            "num_attention_heads",
+            f"a divisor of the attention width {inner}",
+        )
+        self._require(self.num_hidden_layers >= 2, "num_hidden_layers", "at least 2")
+        self._require(self.iou_head_depth >= 2, "iou_head_depth", "at least 2")
+
+
+@dataclass(frozen=True)
+class Sam2Config(BaseConfig):
+    """The image model: vision encoder, prompt encoder, mask decoder. Defaults are hiera-tiny's.
+
+    Each part may be a configuration, a dictionary or None for the default.
+    """
+
+    vision_config: Any = None
+    prompt_encoder_config: Any = None
+    mask_decoder_config: Any = None
+    initializer_range: float = 0.02
+
+    model_type: ClassVar[str] = "sam2"
+    nested: ClassVar[dict[str, type[BaseConfig]]] = {
+        "vision_config": Sam2VisionConfig,
+        "prompt_encoder_config": Sam2PromptEncoderConfig,
+        "mask_decoder_config": Sam2MaskDecoderConfig,
+    }
+
+    def _check(self) -> None:
+        widths = {
+            self.vision_config.fpn_hidden_size,
+            self.prompt_encoder_config.hidden_size,
+            self.mask_decoder_config.hidden_size,
+        }
+        if len(widths) != 1:
+            raise ValueError(
+                "vision_config.fpn_hidden_size, prompt_encoder_config.hidden_size and "
+                f"mask_decoder_config.hidden_size must be equal; got {sorted(widths)}"
+            )
+        patch_stride = self.vision_config.backbone_config.patch_stride
+        patch_size = self.prompt_encoder_config.patch_size
+        if any(patch_size != 4 * stride for stride in patch_stride):
+            raise ValueError(
+                "prompt_encoder_config.patch_size must be the stride of the decoder's image embedding, "
+                f"4 x patch_stride {tuple(patch_stride)}; got {patch_size}"
+            )
+        height, width = self.image_size
+        stride_y, stride_x = self.stride
+        if height % stride_y or width % stride_x:
+            raise ValueError(
+                f"prompt_encoder_config.image_size must be divisible by the network's stride "
+                f"({stride_y}, {stride_x}); got {height}x{width}"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, in pixels."""
+        size = self.prompt_encoder_config.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """What height and width must be divisible by: the backbone's stride."""
+        return self.vision_config.backbone_config.stride
+
+    def with_image_size(self, image_size: int | Sequence[int]) -> Self:
+        """Return the same network for another input size: one number, or (height, width), in pixels."""
+        try:
+            sizes = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+            height, width = map(operator.index, sizes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"image_size must be a whole number or (height, width), in pixels; got {image_size!r}"
+            ) from error
+        backbone = self.vision_config.backbone_config
+        stride_y, stride_x = backbone.patch_stride
+        feature_sizes = [(height // stride_y // 2**i, width // stride_x // 2**i) for i in range(3)]
+        vision = replace(
+            self.vision_config,
+            backbone_config=replace(backbone, image_size=(height, width)),
+            backbone_feature_sizes=feature_sizes,
+        )
+        size: int | Sequence[int] = height if height == width else (height, width)
+        prompt = replace(self.prompt_encoder_config, image_size=size)
+        return replace(self, vision_config=vision, prompt_encoder_config=prompt)

@@ -1,0 +1,344 @@
+"""`predict_batch`: many photos with any number of prompted objects each, in bounded memory.
+
+While the device works on one batch, a thread opens and resizes the photos of the next, and the caller looks
+at the results of the one before.
+"""
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from sam2_jax.image.arguments import bucket, pad_prompts
+from sam2_jax.image.promptable import PromptableModel
+from sam2_jax.processing.images import pictures_in
+from sam2_jax.processing.photo_prompts import Size, read_objects
+from sam2_jax.processing.processor import Sam2Processor
+
+PROMPTS_FILE = "prompts.json"
+
+# More objects than this, over all photos of a batch, are not decoded together, so that memory stays bounded.
+_OBJECTS_TOGETHER = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A photo (path, PIL image or array) and the objects to segment in it, in the photo's pixels.
+
+    points: object > point > (x, y). labels: object > point, 1 on the object and 0 off it, all 1 if None.
+    boxes: object > (x0, y0, x1, y1). An object may have points (else None or []), a box (else None) or both.
+    name: what results and messages call the photo; its file's name if None.
+    """
+
+    photo: Any
+    points: Any = None
+    labels: Any = None
+    boxes: Any = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchResult:
+    """M masks for each of the P objects of one photo, or, if the photo or a prompt is at fault, the error.
+
+    iou_scores: predicted IoU, float32 [P, M] in [0, 1]. object_score_logits: float32 [P, 1], positive where
+    the object is present. logits: float32 [P, M, h, w], at a quarter of the network's input size. size: the
+    photo's (height, width). error: what was wrong, a sentence; all else but name is then None.
+    """
+
+    name: str
+    iou_scores: np.ndarray | None = None
+    object_score_logits: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    size: Size | None = None
+    error: str | None = None
+    processor: Sam2Processor | None = field(default=None, repr=False)
+    post_processing: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def masks(self) -> np.ndarray | None:
+        """Masks, bool [P, M, height, width], made when first asked for and kept with the result."""
+        if self.logits is None or self.processor is None:
+            return None
+        return self.processor.post_process_masks(self.logits[None], [self.size], **self.post_processing)[0]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A task as the network takes it: points [1, P, N, 2], labels [1, P, N]; the pixels are the batch's."""
+
+    name: str
+    size: Size
+    points: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A task that cannot be done, and why."""
+
+    name: str
+    error: str
+
+
+_Embeddings = tuple[jax.Array, jax.Array, jax.Array]
+# Of one photo: masks, predicted IoU and object scores of a run of the decoder, and the photo's row in them.
+_Outputs = tuple[tuple[jax.Array, jax.Array, jax.Array], int]
+_Photo = _Prepared | _Failed
+
+
+def predict_batch(
+    model: PromptableModel,
+    work: str | Path | Iterable[Task | Mapping[str, Any]],
+    *,
+    processor: Sam2Processor | None = None,
+    batch_size: int = 1,
+    multimask_output: bool = False,
+    progress: bool = True,
+    total: int | None = None,
+    on_error: str = "report",
+    **post_processing: Any,
+) -> Iterator[BatchResult]:
+    """Segment prompted objects in many photos; yields one `BatchResult` for each, in order.
+
+    work: tasks (`Task` or mappings with its fields) in a list, a generator or the like, taken as they are
+    needed, at most three batches ahead; or a folder, whose pictures (not those of folders in it) are
+    segmented by name as its prompts.json says: {"truck.jpg": {"points": ..., "labels": ..., "boxes": ...}},
+    as in `Task`. A picture without an entry is an error of that picture, as is an entry without a picture.
+    processor: the model's own if None. batch_size: photos encoded together. multimask_output: three masks
+    for each object, or the one the network stands by. progress: draw a bar to stderr; total: number of
+    photos, if work does not tell. post_processing: options of `Sam2Processor.post_process_masks`.
+
+    on_error="report": a photo that cannot be read, or has prompts that cannot be meant, yields its error, the
+    rest goes on, and a warning at the end counts them; on_error="raise": ValueError, naming the photo.
+    Results equal those of each photo alone but for rounding. Raises ValueError for wrong arguments.
+    """
+    if on_error not in ("report", "raise"):
+        raise ValueError(f"on_error must be 'report' or 'raise'; got {on_error!r}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of photos, 1 or more; got {batch_size!r}")
+    tasks: Any = _tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
+    if isinstance(tasks, (Task, Mapping)) or not isinstance(tasks, Iterable):
+        raise ValueError(
+            f"work must be a folder or an iterable of tasks; got {type(work).__name__}: for one photo, [task]"
+        )
+    processor = model.processor if processor is None else processor
+    # What is wrong with the options shows now, not with the first mask.
+    processor.post_process_masks(np.zeros((1, 1, 1, 1, 1), np.float32), [(1, 1)], **post_processing)
+    if total is None and isinstance(tasks, Sized):
+        total = len(tasks)
+    batches = _Batches(model, processor, batch_size, multimask_output, post_processing)
+    return _run(batches, iter(tasks), total, progress, on_error)
+
+
+def _run(
+    batches: "_Batches", tasks: Iterator[Any], total: int | None, progress: bool, on_error: str
+) -> Iterator[BatchResult]:
+    failed: list[_Failed] = []
+    done = 0
+    with (
+        ThreadPoolExecutor(1, "sam2-jax-batch") as thread,
+        tqdm(total=total, unit="photo", disable=not progress) as bar,
+    ):
+        for photo, outputs in _pipeline(batches, enumerate(tasks), thread):
+            done += 1
+            if isinstance(photo, _Failed):
+                if on_error == "raise":
+                    raise ValueError(f"{photo.name}: {photo.error}")
+                failed.append(photo)
+                bar.set_postfix(failed=len(failed))
+            bar.update()
+            yield batches.result(photo, outputs)
+    if failed:
+        first = failed[0]
+        warnings.warn(
+            f"{len(failed)} of {done} photos failed; the first, {first.name}: {first.error}", stacklevel=2
+        )
+
+
+def _pipeline(
+    batches: "_Batches", tasks: Iterator[tuple[int, Any]], thread: ThreadPoolExecutor
+) -> Iterator[tuple[_Photo, _Outputs | None]]:
+    """Prepare in the thread, launch on the device, hand on what is done: three batches at a time at most."""
+
+    def prepare_next() -> Future[tuple[list[_Photo], np.ndarray | None]] | None:
+        taken = list(islice(tasks, batches.size))
+        return thread.submit(batches.prepare, taken) if taken else None
+
+    preparing = prepare_next()
+    launched: list[tuple[_Photo, _Outputs | None]] = []
+    while preparing or launched:
+        current = []
+        if preparing:
+            current = batches.launch(*preparing.result())
+            preparing = prepare_next()
+        # The device is busy with the current batch from here on, while the last one's results are used.
+        yield from launched
+        launched = current
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """How a batch goes through the model."""
+
+    model: PromptableModel
+    processor: Sam2Processor
+    size: int
+    multimask_output: bool
+    post_processing: Mapping[str, Any]
+
+    def prepare(self, tasks: list[tuple[int, Any]]) -> tuple[list[_Photo], np.ndarray | None]:
+        """Read numbered tasks, and return them with the pixels [size, H, W, 3] of those without fault.
+
+        The last photo fills the places that are left, so that every batch is as large and nothing is
+        compiled again. Without any photo, pixels are None.
+        """
+        photos, pixels = [], []
+        for number, task in tasks:
+            photo, its_pixels = self._prepare(number, task)
+            photos.append(photo)
+            pixels += its_pixels
+        pixels += pixels[-1:] * (self.size - len(pixels))
+        return photos, np.stack(pixels) if pixels else None
+
+    def _prepare(self, number: int, task: Any) -> tuple[_Photo, list[np.ndarray]]:
+        if isinstance(task, _Failed):
+            return task, []
+        name = f"photo {number}"
+        try:
+            task = _read_task(task)
+            name = _name(task, name)
+            inputs = self.processor(images=task.photo)
+            pixels = list(inputs["pixel_values"])
+            if len(pixels) != 1:
+                raise ValueError(f"a task is for one photo; got {len(pixels)}")
+            height, width = (int(n) for n in inputs["original_sizes"][0])
+            points, labels = read_objects(task.points, task.labels, task.boxes, (height, width))
+            prompts = self.processor(
+                original_sizes=[(height, width)], input_points=[points], input_labels=[labels]
+            )
+        except ValueError as error:
+            return _Failed(name, str(error)), []
+        return _Prepared(name, (height, width), prompts["input_points"], prompts["input_labels"]), pixels
+
+    def launch(self, photos: list[_Photo], pixels: np.ndarray | None) -> list[tuple[_Photo, _Outputs | None]]:
+        """Set the device to work on a batch, without waiting for it."""
+        if pixels is None:
+            return [(photo, None) for photo in photos]
+        good = [photo for photo in photos if isinstance(photo, _Prepared)]
+        filled = good + good[-1:] * (self.size - len(good))
+        outputs = self._decode(self.model.get_image_embeddings(pixels), filled)
+        return [(photo, next(outputs) if isinstance(photo, _Prepared) else None) for photo in photos]
+
+    def _decode(self, embeddings: _Embeddings, photos: list[_Prepared]) -> Iterator[_Outputs]:
+        """Decode the photos together, or one by one where that is clearly less work.
+
+        Together, all have as many objects as the photo with the most, and compiled numbers of objects are
+        few: that is worth while as long as it does not double the work. The reference's padding, which is not
+        masked, would let photos change each other.
+        """
+        counts = [bucket(photo.labels.shape[1], 2) for photo in photos]
+        together = max(counts) * len(photos)
+        is_small = together <= min(2 * sum(counts), _OBJECTS_TOGETHER)
+        if len(photos) == 1 or (is_small and self.model.padding == "masked"):
+            shape = [max(photo.labels.shape[axis] for photo in photos) for axis in (1, 2)]
+            padded = [pad_prompts(photo.points, photo.labels, *shape) for photo in photos]
+            points, labels = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
+            outputs = self._run_decoder(embeddings, points, labels)
+            yield from ((outputs, i) for i in range(len(photos)))
+        else:
+            for i, photo in enumerate(photos):
+                yield self._run_decoder(_photo(embeddings, i), photo.points, photo.labels), 0
+
+    def _run_decoder(
+        self, embeddings: _Embeddings, points: np.ndarray, labels: np.ndarray
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        outputs = self.model(
+            input_points=points,
+            input_labels=labels,
+            image_embeddings=embeddings,
+            multimask_output=self.multimask_output,
+        )
+        return outputs.pred_masks, outputs.iou_scores, outputs.object_score_logits
+
+    def result(self, photo: _Photo, outputs: _Outputs | None) -> BatchResult:
+        """Wait for the outputs of a photo and copy its part of them."""
+        if isinstance(photo, _Failed) or outputs is None:
+            return BatchResult(photo.name, error=photo.error if isinstance(photo, _Failed) else None)
+        arrays, row = outputs
+        objects = photo.labels.shape[1]
+        logits, scores, object_scores = (np.array(np.asarray(x)[row, :objects]) for x in arrays)
+        return BatchResult(
+            photo.name,
+            iou_scores=scores,
+            object_score_logits=object_scores,
+            logits=logits,
+            size=photo.size,
+            processor=self.processor,
+            post_processing=self.post_processing,
+        )
+
+
+@jax.jit
+def _photo(embeddings: _Embeddings, i: int) -> _Embeddings:
+    """Take one photo [1, ...] of a batch: one program for all i."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), embeddings)
+
+
+def _read_task(task: Any) -> Task:
+    if isinstance(task, Task):
+        return task
+    names = [field.name for field in fields(Task)]
+    if not isinstance(task, Mapping):
+        raise ValueError(f"a task must be a Task or a mapping with {', '.join(names)}; got {task!r:.100}")
+    if unknown := [key for key in task if key not in names]:
+        raise ValueError(f"a task has {', '.join(names)}; got {unknown[0]!r}")
+    if "photo" not in task:
+        raise ValueError(f"a task must have a photo; got {', '.join(task)} only")
+    return Task(**task)
+
+
+def _name(task: Task, default: str) -> str:
+    if task.name is not None:
+        return str(task.name)
+    return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
+
+
+def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
+    """Tasks for the pictures of a folder and the entries of its prompts.json, by name."""
+    if not folder.is_dir():
+        raise ValueError(f"work must be a folder or an iterable of tasks; there is no folder {folder}")
+    path = folder / PROMPTS_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: it says what to segment, as in "
+            '{"truck.jpg": {"points": [[[500, 375]]], "labels": [[1]]}}, or {"truck.jpg": {"boxes": '
+            "[[75, 275, 1725, 850]]}}"
+        )
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} must be an object with an entry for each picture; got {entries!r:.100}")
+    pictures = {file.name for file in pictures_in(folder)}
+    return [_task_of_file(folder, name, entries) for name in sorted(pictures | entries.keys())]
+
+
+def _task_of_file(folder: Path, name: str, entries: Mapping[str, Any]) -> Task | _Failed:
+    if name not in entries:
+        return _Failed(name, f"{PROMPTS_FILE} has no entry for this picture")
+    entry, keys = entries[name], ("points", "labels", "boxes")
+    if not isinstance(entry, dict) or not entry.keys() <= set(keys):
+        found = ", ".join(entry) if isinstance(entry, dict) else repr(entry)
+        return _Failed(name, f"an entry of {PROMPTS_FILE} must have {', '.join(keys)} alone; got {found}")
+    return Task(folder / name, **entry, name=name)

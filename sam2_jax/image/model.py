@@ -1,0 +1,374 @@
+"""`Sam2Model`: prompts on images to masks."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.pretrained import PretrainedModel
+from sam2_jax.config import Sam2Config
+from sam2_jax.image.arguments import (
+    bucket,
+    check_embeddings,
+    check_pixels,
+    check_prompts,
+    check_similarity,
+    check_target,
+    pad_prompts,
+    take_objects,
+)
+from sam2_jax.image.batch import BatchResult, predict_batch
+from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
+from sam2_jax.image.session import ImagePredictor
+from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
+from sam2_jax.model.sam2 import ImageEmbeddings
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.processor import Sam2Processor
+
+PADDING_MODES = ("masked", "transformers")
+# More objects than this are decoded in several calls, so that memory stays bounded.
+_OBJECTS_PER_CALL = 64
+
+
+@partial(jax.jit, static_argnames="objects")
+def _first_objects(tree: Any, objects: int) -> Any:
+    """Drop padded objects: one small program for each number of objects, where slicing eagerly takes four."""
+    return jax.tree.map(lambda x: x[:, :objects], tree)
+
+
+class _Call(NamedTuple):
+    """A call of the network: its method, the inputs or their shapes, the options."""
+
+    method: str
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class Sam2Model(PretrainedModel[Sam2Config]):
+    """SAM 2 for images. `config`, `params` and `module` (a pure Flax module) are there for direct use.
+
+    padding="masked" hides the padding of ragged prompts from attention, so that an object's result does not
+    depend on its neighbours; padding="transformers" reproduces the reference, where it does.
+    """
+
+    config_class = Sam2Config
+
+    def __init__(
+        self,
+        config: Sam2Config | None = None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        padding: str = "masked",
+        seed: int = 0,
+    ) -> None:
+        """Build from a configuration and a parameter tree; random parameters from `seed` if params is None.
+
+        dtype is the computing type, float32 or bfloat16; param_dtype that of random or loaded parameters.
+        """
+        if padding not in PADDING_MODES:
+            raise ValueError(f"padding must be one of {PADDING_MODES}; got {padding!r}")
+        self.padding = padding
+        # The Fourier matrix, and the image-wide positions made of it.
+        self._positions: tuple[jax.Array, jax.Array] | None = None
+        super().__init__(config, params, dtype=dtype, param_dtype=param_dtype, seed=seed)
+
+    def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2Model":
+        """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
+        config = self.config.with_image_size(image_size)
+        return Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
+
+    @cached_property
+    def processor(self) -> Sam2Processor:
+        """The processor that lies beside the loaded weights; without any, the one for `config.image_size`."""
+        if self._source is not None:
+            model, options = self._source
+            return Sam2Processor.from_pretrained(model, **options)
+        return Sam2Processor(Sam2ImageProcessor.for_config(self.config))
+
+    def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
+        """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.
+
+        Returns [B, H/4, W/4, C/8], [B, H/8, W/8, C/4] and [B, H/16, W/16, C]. Raises ValueError for pixels
+        that are missing, of another shape than configured, not floating point or not finite.
+        """
+        return self._run("encode_image", check_pixels(pixel_values, self.config))[0]
+
+    def get_image_features(
+        self,
+        pixel_values: Any,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+    ) -> Sam2VisionEncoderOutput:
+        """Return all that the vision encoder makes of pixel_values [B, H, W, 3].
+
+        fpn_hidden_states are maps [B, h, w, c], where transformers flattens them to [h * w, B, c]: the finer
+        two narrowed to C/8 and C/4 channels for the decoder, the coarsest without the no-memory embedding
+        that `get_image_embeddings` adds. return_dict=False gives the tuple of what is there. Raises
+        ValueError as `get_image_embeddings` does.
+        """
+        record = wanted_records(output_hidden_states, output_attentions)
+        pixels = check_pixels(pixel_values, self.config)
+        features, recorded = self._run("image_features", pixels, record=record)
+        output = encoder_output(features, self._backbone_records(recorded))
+        return output.or_tuple(return_dict)
+
+    def get_prompt_embeddings(
+        self,
+        input_points: Any = None,
+        input_labels: Any = None,
+        input_boxes: Any = None,
+        input_masks: Any = None,
+    ) -> tuple[jax.Array | None, jax.Array]:
+        """Embed prompts laid out as for a call, where they are described.
+
+        Returns sparse tokens [B, P, T, C] and a dense map [B or 1, P or 1, h, w, C], 1 where all share it.
+        T is N + 1 for N points, 3 for a box, N + 3 for both: points, corners, one not-a-point. Without points
+        and boxes sparse is None. Raises ValueError as a call does.
+        """
+        points, labels, masks = check_prompts(input_points, input_labels, input_boxes, input_masks, None)
+        (sparse, _, dense), _ = self._run("encode_prompts", points, labels, masks, grid_size=self._grid_size)
+        return None if input_points is None and input_boxes is None else sparse, dense
+
+    def get_image_wide_positional_embeddings(self) -> jax.Array:
+        """Positions of the cells of the coarsest image embedding, float32 [1, h, w, C].
+
+        Computed once for the weights that the model holds.
+        """
+        frequencies = self.params["shared_image_embedding"]["positional_embedding"]
+        if self._positions is None or self._positions[0] is not frequencies:
+            self._positions = frequencies, self._run("image_positions")[0]
+        return self._positions[1]
+
+    def compile(
+        self,
+        batch_sizes: Sequence[int] = (1,),
+        objects: Sequence[int] = (1,),
+        points: Sequence[int] = (1,),
+        *,
+        input_masks: Sequence[bool] = (False,),
+        multimask_output: Sequence[bool] = (True,),
+        progress: bool = False,
+    ) -> dict[str, float]:
+        """Compile ahead of time what calls of these sizes will run, so that the first one is as fast as any.
+
+        batch_sizes: images in a call. objects and points: objects of an image, points of an object (a box
+        counts as two); each is rounded up to the size it is padded to, so that 5, 6 and 8 objects are one
+        program. input_masks: without and with a low-resolution mask for each object. multimask_output: as in
+        a call. progress shows a bar. Returns what was compiled and its seconds, which are few where the
+        compilation cache has it. Raises ValueError for sizes below 1.
+        """
+        programs = self._programs(batch_sizes, objects, points, input_masks, multimask_output)
+        seconds = {}
+        for name, call in tqdm(programs.items(), desc="compiling", unit="program", disable=not progress):
+            start = time.perf_counter()
+            self._compile(call.method, *call.inputs, **call.options)
+            seconds[name] = time.perf_counter() - start
+        return seconds
+
+    def _programs(
+        self,
+        batch_sizes: Sequence[int],
+        objects: Sequence[int],
+        points: Sequence[int],
+        input_masks: Sequence[bool],
+        multimask_output: Sequence[bool],
+    ) -> dict[str, _Call]:
+        """What calls of these sizes run, by name."""
+        for name, sizes in (("batch_sizes", batch_sizes), ("objects", objects), ("points", points)):
+            if not sizes or min(sizes) < 1:
+                raise ValueError(f"{name} must be numbers of at least 1; got {tuple(sizes)}")
+        dtype = self.module.dtype
+        height, width = self.config.image_size
+        rows, columns = self._grid_size
+        channels = self.config.mask_decoder_config.hidden_size
+        maps = [(4, channels // 8), (2, channels // 4), (1, channels)]
+        object_sizes = sorted({bucket(min(n, _OBJECTS_PER_CALL), 2) for n in objects})
+        point_sizes = sorted({bucket(n, 4) for n in points})
+        positions = self.get_image_wide_positional_embeddings()
+        shape = jax.ShapeDtypeStruct
+        pixel_channels = self.config.vision_config.backbone_config.num_channels
+        programs: dict[str, _Call] = {}
+        for batch in sorted(set(batch_sizes)):
+            pixels = shape((batch, height, width, pixel_channels), jnp.float32)
+            programs[f"encoder, {batch} x {height} x {width}"] = _Call("encode_image", (pixels,), {})
+            embeddings = tuple(shape((batch, f * rows, f * columns, c), dtype) for f, c in maps)
+            for count, n, masked, multi in product(object_sizes, point_sizes, input_masks, multimask_output):
+                prompts = shape((batch, count, n, 2), jnp.float32), shape((batch, count, n), jnp.int32)
+                masks = shape((batch, count, 4 * rows, 4 * columns), jnp.float32) if masked else None
+                inputs = (embeddings, *prompts, masks, None, None, positions, None)
+                options = {"multimask_output": multi, "mask_padding": self.padding == "masked"}
+                kind = f"{'masks, ' * masked}{'several masks out' if multi else 'one mask out'}"
+                name = f"decoder, {batch} x {count} objects x {n} points, {kind}"
+                programs[name] = _Call("decode_masks", inputs, options)
+        return programs
+
+    def predictor(
+        self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any
+    ) -> ImagePredictor:
+        """Encode a photo once for an interactive session of prompts; arguments as of `ImagePredictor`."""
+        return ImagePredictor(self, photo, processor, **post_processing)
+
+    def predict_batch(self, work: Any, **options: Any) -> Iterator[BatchResult]:
+        """Segment prompted objects in many photos; arguments as of `sam2_jax.image.batch.predict_batch`."""
+        return predict_batch(self, work, **options)
+
+    def __call__(
+        self,
+        pixel_values: Any = None,
+        input_points: Any = None,
+        input_labels: Any = None,
+        input_boxes: Any = None,
+        input_masks: Any = None,
+        image_embeddings: ImageEmbeddings | None = None,
+        multimask_output: bool = True,
+        attention_similarity: Any = None,
+        target_embedding: Any = None,
+        *,
+        min_score: float | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        original_sizes: Any = None,
+        labels: Any = None,
+    ) -> Sam2ImageSegmentationOutput:
+        """Segment the prompted objects.
+
+        pixel_values [B, H, W, 3], or image_embeddings of an earlier call: exactly one of them.
+        input_points [B, P, N, 2], (x, y) in pixels of the network's input, with input_labels [B, P, N]: 1 on
+        the object, 0 off it, -1 not a point, -10 padding; all 1 if omitted.
+        input_boxes [B, P, 4], (x0, y0, x1, y1), four NaN for an object without a box.
+        input_masks: logits [B, 1, h, w] for all objects of an image, or [B, P, h, w] for each.
+        multimask_output: three masks for each object, in the network's order, or the one it stands by.
+        attention_similarity [B, P, heads, T, h * w] and target_embedding [B, P, T, C] (1 where they repeat)
+        steer attention as PerSAM does; T is 6 output tokens, the prompts, one not-a-point.
+        min_score: leave out the masks, whose logits are then -1024, of objects without a predicted IoU above
+        it; on a CPU that saves a third of the time.
+        original_sizes and labels are accepted and unused, so that all the processor returns can be passed on.
+
+        Returns the outputs, as a tuple of what is there if return_dict is False. Raises ValueError for
+        shapes, labels or numbers that cannot be meant.
+        """
+        if (pixel_values is None) == (image_embeddings is None):
+            raise ValueError("exactly one of pixel_values and image_embeddings must be given")
+        pixels: Any = None
+        embeddings: Any = None
+        if image_embeddings is None:
+            pixels = check_pixels(pixel_values, self.config)
+            batch = pixels.shape[0]
+        else:
+            embeddings = check_embeddings(image_embeddings, self.config)
+            batch = embeddings[0].shape[0]
+        points, kinds, masks = check_prompts(input_points, input_labels, input_boxes, input_masks, batch)
+        decoder = self.config.mask_decoder_config
+        tokens = decoder.num_multimask_outputs + 3 + points.shape[2] + 1  # outputs, prompts, a not-a-point
+        keys = self._grid_size[0] * self._grid_size[1]
+        lead = points.shape[:2]
+        bias = check_similarity(attention_similarity, (*lead, decoder.num_attention_heads, tokens, keys))
+        target = check_target(target_embedding, (*lead, tokens, decoder.hidden_size))
+
+        recorded: dict[str, Any] = {}
+        if pixels is not None:  # encoded last, so that no mistake above costs the time
+            record = wanted_records(output_hidden_states, output_attentions)
+            embeddings, recorded = self._run("encode_image", pixels, record=record)
+        # Tensors laid out by token, and the reference's own padding, leave no room for ours.
+        as_given = output_attentions or self.padding == "transformers"
+        if not as_given and bias is None and target is None:
+            points, kinds = pad_prompts(points, kinds, points.shape[1], bucket(points.shape[2], 4))
+
+        outputs = []
+        for start in range(0, points.shape[1], _OBJECTS_PER_CALL):
+            chunk = slice(start, start + _OBJECTS_PER_CALL)
+            outputs.append(
+                self._decode(
+                    embeddings,
+                    points[:, chunk],
+                    kinds[:, chunk],
+                    *(take_objects(x, chunk) for x in (masks, bias, target)),
+                    min_score=min_score,
+                    multimask_output=multimask_output,
+                    record=("attentions",) if output_attentions else (),
+                )
+            )
+        prediction, attentions = outputs[0]
+        if len(outputs) > 1:
+            prediction, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
+        records = self._backbone_records(recorded)
+        output = Sam2ImageSegmentationOutput(
+            iou_scores=prediction.iou_scores,
+            pred_masks=prediction.masks,
+            object_score_logits=prediction.object_score_logits,
+            image_embeddings=embeddings,
+            vision_hidden_states=records.get("hidden_states"),
+            vision_attentions=records.get("attentions"),
+            mask_decoder_attentions=_decoder_attentions(attentions) if output_attentions else None,
+        )
+        return output.or_tuple(return_dict)
+
+    forward = __call__
+
+    @property
+    def _grid_size(self) -> tuple[int, int]:
+        """(height, width) of the coarsest image embedding."""
+        patch = self.config.prompt_encoder_config.patch_size
+        height, width = self.config.image_size
+        return height // patch, width // patch
+
+    def _backbone_records(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        path = ("vision_encoder", "backbone")
+        return backbone_records(recorded, path, self.config.vision_config.backbone_config)
+
+    def _decode(
+        self,
+        embeddings: ImageEmbeddings,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: Any,
+        bias: Any,
+        target: Any,
+        *,
+        min_score: float | None,
+        multimask_output: bool,
+        record: tuple[str, ...],
+    ) -> Any:
+        """Decode up to _OBJECTS_PER_CALL objects, their number padded to a compiled one and cut again."""
+        objects = points.shape[1]
+        padded = objects if record or self.padding == "transformers" else bucket(objects, 2)
+        points, labels = pad_prompts(points, labels, padded, points.shape[2])
+
+        def fill(x: Any) -> Any:
+            if x is None or x.shape[1] == 1 or padded == objects:
+                return x
+            return jnp.pad(x, [(0, padded - objects) if axis == 1 else (0, 0) for axis in range(x.ndim)])
+
+        prediction, recorded = self._run(
+            "decode_masks",
+            embeddings,
+            points,
+            labels,
+            *(fill(x) for x in (masks, bias, target)),
+            self.get_image_wide_positional_embeddings(),
+            None if min_score is None else np.float32(min_score),
+            record=record,
+            multimask_output=multimask_output,
+            mask_padding=self.padding == "masked",
+        )
+        result = prediction, dict(recorded)
+        return result if padded == objects else _first_objects(result, objects)
+
+
+def _decoder_attentions(recorded: Mapping[str, Any]) -> dict[str, jax.Array]:
+    transformer = recorded["attentions"]["mask_decoder"]["transformer"]
+    flat = names.flatten(
+        jax.tree.map(lambda sown: sown[0], transformer, is_leaf=lambda x: isinstance(x, tuple))
+    )
+    return {names.torch_name(name).removesuffix(".weights"): value for name, value in flat.items()}

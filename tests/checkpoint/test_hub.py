@@ -1,0 +1,171 @@
+"""Models from the hub, against a local stand-in: found, pinned, cached, and every way of not being there."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_stand_in import COMMIT, serve
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
+from sam2_jax import RELEASED_MODELS, Sam2Model, Sam2Processor
+from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.hub import HubFolder
+
+TINY = "facebook/sam2.1-hiera-tiny"
+
+
+@pytest.fixture(scope="module")
+def repository(small_model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository as the hub has it: transformers' layout, with a processor's configuration."""
+    folder = tmp_path_factory.mktemp("repository")
+    small_model.save_pretrained(folder, layout="transformers")
+    (folder / "processor_config.json").write_text(
+        '{"image_processor": {"size": {"height": 128, "width": 128}}}'
+    )
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(repository: Path) -> Iterator[list[str]]:
+    """The stand-in, holding one model; gives the list of requests it got."""
+    with serve({TINY: repository}) as (endpoint, requests), use(endpoint):
+        yield requests
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An endpoint that refuses every connection, without the pauses between tries."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with use("http://127.0.0.1:9"):
+        yield
+
+
+@contextmanager
+def use(endpoint: str) -> Iterator[None]:
+    """Let huggingface_hub talk to another endpoint, as HF_ENDPOINT does for a new process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield
+    close_session()
+
+
+def assert_same(model: Sam2Model, other: Sam2Model) -> None:
+    left, right = names.flatten(model.params), names.flatten(other.params)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+def test_a_model_and_its_processor_come_from_the_hub(
+    hub: list[str], cache: Path, small_model: Sam2Model
+) -> None:
+    model = Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    assert model.config == small_model.config
+    assert_same(model, small_model)
+    assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
+
+
+@pytest.mark.parametrize("revision", ["v1", COMMIT])
+def test_a_revision_is_pinned(hub: list[str], cache: Path, revision: str) -> None:
+    Sam2Model.from_pretrained(TINY, cache_dir=cache, revision=revision)
+    assert hub
+    assert all(f"/resolve/{revision}/" in request for request in hub)
+
+
+def test_what_was_fetched_is_read_again_without_network(
+    hub: list[str], cache: Path, small_model: Sam2Model
+) -> None:
+    Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    hub.clear()
+    assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache, local_files_only=True), small_model)
+    assert not hub
+
+
+def test_what_was_fetched_is_read_again_when_the_hub_is_down(
+    repository: Path, cache: Path, small_model: Sam2Model
+) -> None:
+    with serve({TINY: repository}) as (endpoint, _), use(endpoint):
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+        Sam2Processor.from_pretrained(TINY, cache_dir=cache)
+    with use("http://127.0.0.1:9"):
+        assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
+        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
+
+
+def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_path: Path) -> None:
+    from test_checkpoint import shard
+
+    folder = tmp_path / "sharded"
+    small_model.save_pretrained(folder, layout="transformers")
+    shard(folder)
+    with serve({TINY: folder}) as (endpoint, _), use(endpoint):
+        assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
+        # Without model.safetensors and a processor's configuration, which the cache knows to be absent.
+        assert Sam2Processor.from_pretrained(TINY, cache_dir=cache).target_size == 128
+        offline = {"cache_dir": cache, "local_files_only": True}
+        assert_same(Sam2Model.from_pretrained(TINY, **offline), small_model)
+        assert Sam2Processor.from_pretrained(TINY, **offline).target_size == 128
+
+
+def test_an_unknown_model_lists_the_known_ones(hub: list[str], cache: Path) -> None:
+    with pytest.raises(ValueError, match=r"no model 'facebook/sam2.1-hiera-huge'") as error:
+        Sam2Model.from_pretrained("facebook/sam2.1-hiera-huge", cache_dir=cache)
+    assert all(name in str(error.value) for name in RELEASED_MODELS)
+
+
+@pytest.mark.parametrize("name", ["tiny", "sam2.1-hiera-tiny", "./nowhere", "a/b/c", ""])
+def test_what_is_neither_a_folder_nor_an_id_lists_the_known_models(name: str) -> None:
+    with pytest.raises(ValueError, match="neither an existing folder nor a hub id") as error:
+        HubFolder(name)
+    assert all(known in str(error.value) for known in RELEASED_MODELS)
+
+
+def test_an_unknown_revision_is_named(hub: list[str], cache: Path) -> None:
+    with pytest.raises(ValueError, match="has no revision 'v7'"):
+        Sam2Model.from_pretrained(TINY, cache_dir=cache, revision="v7")
+
+
+def test_an_unreachable_hub_says_so_and_how_to_do_without(no_hub: None, cache: Path) -> None:
+    with pytest.raises(ValueError, match="cannot reach the model hub for config.json") as error:
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    assert "give its folder in place of the id" in str(error.value)
+
+
+def test_offline_without_a_cache_says_so(cache: Path) -> None:
+    with pytest.raises(ValueError, match="the local cache does not have it"):
+        Sam2Model.from_pretrained(TINY, cache_dir=cache, local_files_only=True)
+
+
+def test_a_repository_without_weights_says_what_was_expected(
+    cache: Path, repository: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "no_weights"
+    folder.mkdir()
+    shutil.copy(repository / "config.json", folder)
+    expected = pytest.raises(ValueError, match="holds no weights: expected model.safetensors or flax_model")
+    with serve({TINY: folder}) as (endpoint, _), use(endpoint), expected:
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+
+
+def test_a_folder_has_no_revisions(repository: Path) -> None:
+    with pytest.raises(ValueError, match="revision 'v1' is for hub models"):
+        Sam2Model.from_pretrained(repository, revision="v1")
+
+
+def test_a_file_in_place_of_a_folder_points_to_the_converter(tmp_path: Path) -> None:
+    path = tmp_path / "sam2.pt"
+    path.touch()
+    with pytest.raises(ValueError, match="python -m convert --help"):
+        HubFolder(path)

@@ -1,0 +1,324 @@
+"""Training from end to end: it learns, what is frozen stays, and it goes on where it stopped."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import model_of, small_config, smallest_config
+
+from sam2_jax import Sam2Model
+from sam2_jax.checkpoint import names
+from sam2_jax.model.sam2 import Sam2
+from sam2_jax.training.batches import Scenes, Shuffled, batches, cell_shares, make_batch
+from sam2_jax.training.datasets import Example
+from sam2_jax.training.evaluate import evaluate
+from sam2_jax.training.optimizer import OptimizerOptions
+from sam2_jax.training.prompts import PromptOptions
+from sam2_jax.training.trainer import TrainingOptions, train
+
+# One program for most tests: compiling a step takes longer than all of its steps.
+SHORT = TrainingOptions(
+    steps=12,
+    batch_size=2,
+    objects=2,
+    optimizer=OptimizerOptions(learning_rate=1e-3, warmup_steps=1),
+    prompts=PromptOptions(correction_rounds=1),
+)
+SOURCE = Scenes(1, 64)
+Trained = tuple[Sam2Model, list[dict[str, float]]]
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam2Model:
+    return model_of(smallest_config())
+
+
+@pytest.fixture(scope="module")
+def straight(model: Sam2Model) -> Trained:
+    """A short training in one go."""
+    return train(model, SOURCE, SHORT, log_every=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def resumed(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
+    """The same, stopped on the way and taken up again, with its folder."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    train(model, SOURCE, SHORT, folder, stop_at=5, log_every=1, progress=False)
+    return folder, train(model, SOURCE, SHORT, folder, log_every=1, progress=False)
+
+
+def flat(model: Sam2Model) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in names.flatten(model.params).items()}
+
+
+def changed(before: Sam2Model, after: Sam2Model) -> set[str]:
+    """Names of the parameters that differ in any bit."""
+    values = flat(after)
+    return {name for name, value in flat(before).items() if not np.array_equal(value, values[name])}
+
+
+def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(model: Sam2Model, straight: Trained) -> None:
+    moved = changed(model, straight[0])
+    assert not [name for name in moved if name.startswith("vision_encoder.backbone.")]
+    assert names.FOURIER not in moved
+    for part in ("vision_encoder.neck.", "prompt_encoder.", "mask_decoder.", "no_memory_embedding"):
+        kernels = {name for name in flat(model) if name.startswith(part) and not name.endswith("bias")}
+        # What no prompt asked for learns nothing and decays: all kernels move.
+        assert kernels <= moved | {name for name in kernels if name.endswith("scale")}, part
+    totals = [row["total"] for row in straight[1]]
+    assert np.mean(totals[-3:]) < np.mean(totals[:3])
+
+
+def test_the_model_given_is_left_as_it_is(model: Sam2Model, straight: Trained) -> None:
+    assert changed(model, model_of(smallest_config())) == set()
+
+
+def test_training_taken_up_again_comes_to_the_same_numbers(
+    straight: Trained, resumed: tuple[Path, Trained]
+) -> None:
+    folder, (model, rows) = resumed
+    assert rows == straight[1]
+    assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
+    assert changed(model, straight[0]) == set()
+
+
+def test_a_finished_training_is_not_repeated(model: Sam2Model, resumed: tuple[Path, Trained]) -> None:
+    again, rows = train(model, NoSource(), SHORT, resumed[0], progress=False)
+    assert rows == resumed[1][1]
+    assert changed(again, resumed[1][0]) == set()
+
+
+class NoSource:
+    def examples(self, step: int, count: int) -> list[Example]:
+        raise AssertionError("no example is needed")
+
+
+def test_a_folder_of_another_training_is_refused(model: Sam2Model, resumed: tuple[Path, Trained]) -> None:
+    with pytest.raises(ValueError, match=r"holds a training with other options \(seed\): choose another"):
+        train(model, SOURCE, replace(SHORT, seed=1), resumed[0], progress=False)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_and_leaves_the_last_one(
+    model: Sam2Model, straight: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(model, SOURCE, SHORT, tmp_path, stop_at=5, progress=False)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+        with pytest.raises(ValueError, match="cannot write a checkpoint.*No space left on device.*step 5"):
+            train(model, SOURCE, SHORT, tmp_path, log_every=1, progress=False)
+    again, _ = train(model, SOURCE, SHORT, tmp_path, log_every=1, progress=False)
+    assert changed(again, straight[0]) == set()
+
+
+def test_recomputing_the_encoder_keeps_less_and_gives_the_same_gradients(model: Sam2Model) -> None:
+    pixels = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), jnp.float32)
+
+    def loss(params: Any, remat: bool) -> jax.Array:
+        module = Sam2(model.config, remat=remat)
+        embeddings = module.apply({"params": params}, pixels, method="encode_image")
+        return sum((level**2).mean() for level in embeddings)
+
+    kept, again = (partial(loss, remat=remat) for remat in (False, True))
+    assert str(jax.make_jaxpr(jax.grad(again))(model.params)).count("remat") >= 5  # the blocks
+    expected, found = (names.flatten(jax.jit(jax.grad(f))(model.params)) for f in (kept, again))
+    for name, value in expected.items():
+        assert np.linalg.norm(found[name] - value) <= 1e-5 * np.linalg.norm(value) + 1e-9, name
+
+
+def test_low_rank_updates_in_bfloat16_change_the_matrices_they_name_only(model: Sam2Model) -> None:
+    pattern = "mask_decoder.transformer.*.q_proj.kernel"
+    options = replace(SHORT, trained=(), lora=(pattern,), lora_rank=2, dtype="bfloat16")
+    trained, rows = train(model, SOURCE, options, log_every=1, progress=False)
+    moved = changed(model, trained)
+    assert len(moved) == 7
+    assert all(name.endswith("q_proj.kernel") for name in moved)
+    before, after = flat(model), flat(trained)
+    for name in moved:
+        assert np.linalg.matrix_rank(after[name] - before[name], tol=1e-6) <= 2
+    assert {str(value.dtype) for value in after.values()} == {"float32"}
+    assert np.isfinite(rows[-1]["total"])
+
+
+def test_numbers_that_are_not_finite_stop_training(model: Sam2Model) -> None:
+    params = names.flatten(model.params)
+    params["mask_decoder.iou_token.embedding"] = params["mask_decoder.iou_token.embedding"] * np.nan
+    broken = Sam2Model(model.config, names.unflatten(params))
+    with pytest.raises(ValueError, match=r"gradients of 10 steps up to 9 were not finite.*learning_rate"):
+        train(broken, SOURCE, SHORT, progress=False)
+
+
+def test_devices_share_a_batch_and_come_to_the_same_losses(straight: Trained) -> None:
+    program = """
+import sys, json, jax
+jax.config.update("jax_num_cpu_devices", 2)
+sys.path[:0] = sys.argv[1:4]
+import conftest, test_trainer as t
+jax.config.update("jax_disable_most_optimizations", True)
+model = t.model_of(t.smallest_config())
+_, rows = t.train(model, t.SOURCE, t.SHORT, log_every=1, stop_at=3, progress=False)
+print(json.dumps([len(jax.devices()), rows]))
+"""
+    folders = [Path(__file__).parents[i] for i in range(3)]
+    command = [sys.executable, "-c", program, *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, rows = json.loads(done.stdout.splitlines()[-1])
+    assert count == 2
+    assert len(rows) == 3
+    for row, expected in zip(rows, straight[1], strict=False):
+        assert row["total"] == pytest.approx(expected["total"], rel=1e-4)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(model: Sam2Model) -> None:
+    with pytest.raises(ValueError, match="batch_size must divide over 2 devices; got 3"):
+        train(model, SOURCE, replace(SHORT, batch_size=3), devices=jax.devices() * 2, progress=False)
+
+
+class Eight:
+    """The largest thing of each of eight scenes."""
+
+    def __init__(self) -> None:
+        scenes = [Scenes(3, 64).example(index) for index in range(8)]
+        largest = [scene.masks.sum(axis=(1, 2)).argmax() for scene in scenes]
+        self.eight = [
+            scene._replace(masks=scene.masks[i : i + 1]) for scene, i in zip(scenes, largest, strict=True)
+        ]
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        return self.eight
+
+
+@pytest.mark.slow
+def test_a_small_network_learns_eight_pictures_by_heart() -> None:
+    """Mask IoU at the network's own resolution, one click on each thing, pictures flipped at random."""
+    options = TrainingOptions(
+        steps=350,
+        batch_size=8,
+        objects=1,
+        trained=("*",),
+        optimizer=OptimizerOptions(
+            learning_rate=4e-3, warmup_steps=20, weight_decay=0.0, layer_decay=1.0, clip_norm=1.0
+        ),
+        prompts=PromptOptions(point=1.0, box=0.0, correction_rounds=0, deepest=1.0),
+    )
+    _, rows = train(model_of(small_config(64)), Eight(), options, progress=False)
+    assert rows[-1]["last_iou"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number, 1 or more; got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"dtype": "float16"}, "dtype must be 'float32' or 'bfloat16'; got 'float16'"),
+        ({"optimizer": OptimizerOptions(learning_rate=-1.0)}, "learning_rate must be positive; got -1.0"),
+        ({"optimizer": OptimizerOptions(accumulate=0)}, "accumulate must be at least 1; got 0"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SHORT, **changes)
+
+
+def test_cells_are_covered_in_part_where_an_object_covers_part_of_their_pixels() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[:3, :2] = True
+    np.testing.assert_allclose(cell_shares(mask, (2, 2)), [[6 / 16, 0], [0, 0]], atol=1 / 255)
+
+
+def test_batches_take_objects_again_and_flip_picture_and_masks_together() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :32] = 255
+    masks = np.zeros((2, 64, 64), bool)
+    masks[0, :, :32] = True
+    masks[1, 3, 3] = True  # half of no cell
+    example = Example("halves", image, masks)
+    sides = set()
+    for seed in range(8):
+        batch = make_batch([example], smallest_config(), 3, np.random.default_rng(seed))
+        assert batch.is_object.all()
+        bright = batch.pixel_values[0, 0, :, 0] > 0
+        np.testing.assert_array_equal(batch.masks[0, 0, 0] == 1, bright[::4])
+        np.testing.assert_array_equal(batch.masks[0, 1:], batch.masks[0, :1].repeat(2, axis=0))
+        sides.add(bool(bright[0]))
+    assert sides == {True, False}
+
+
+def test_a_picture_with_nothing_large_enough_is_padding() -> None:
+    masks = np.zeros((1, 64, 64), bool)
+    masks[0, 3, 3] = True
+    example = Example("speck", np.zeros((64, 64, 3), np.uint8), masks)
+    batch = make_batch([example], smallest_config(), 2, np.random.default_rng(0))
+    assert not batch.is_object.any()
+    assert not batch.masks.any()
+
+
+def test_scenes_are_each_seen_once_and_never_by_another_stream() -> None:
+    seen = [example.name for step in range(3) for example in SOURCE.examples(step, 2)]
+    assert seen == [f"scene {index} of stream 1" for index in range(6)]
+
+
+def test_processes_make_the_same_batches() -> None:
+    arguments = SOURCE, smallest_config(), 2, 2, 7, range(5)
+    for one, other in zip(batches(*arguments), batches(*arguments, processes=2), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+class Listed:
+    """A dataset in memory, some of its examples damaged."""
+
+    def __init__(self, damaged: set[int]) -> None:
+        self.damaged, self.problems = damaged, ["number 0 is damaged"]
+
+    def __len__(self) -> int:
+        return 4
+
+    def readable(self, order: list[int]) -> list[Example]:
+        scene = SOURCE.example(0)
+        return [Example(str(i), scene.image, scene.masks) for i in order if i not in self.damaged]
+
+
+def test_an_epoch_has_each_example_once_and_the_next_another_order() -> None:
+    source = Shuffled(Listed(set()), seed=0)  # type: ignore[arg-type]
+    epochs = [[example.name for example in source.examples(step, 4)] for step in range(4)]
+    assert all(sorted(epoch) == ["0", "1", "2", "3"] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert epochs[1] == [example.name for example in source.examples(1, 4)]
+
+
+def test_damaged_examples_are_replaced_and_a_dataset_of_them_is_refused() -> None:
+    drawn = Shuffled(Listed({0, 2}), seed=0).examples(0, 4)  # type: ignore[arg-type]
+    assert {example.name for example in drawn} <= {"1", "3"}
+    with pytest.raises(
+        ValueError, match=r"no picture of the dataset can be used \(1 problems; the first: number 0 is dam"
+    ):
+        Shuffled(Listed({0, 1, 2, 3}), seed=0).examples(0, 1)  # type: ignore[arg-type]
+
+
+def test_evaluation_counts_what_a_perfect_and_an_empty_answer_are_worth(model: Sam2Model) -> None:
+    example = SOURCE.example(0)
+    found = evaluate(model, [example], clicks=2)
+    assert found.objects == len(example.masks)
+    assert len(found.clicks) == 2
+    for value in (found.box, *found.clicks, found.best_of_three):
+        assert 0 <= value <= 1
+    assert found.best_of_three >= found.clicks[0]
+    with pytest.raises(ValueError, match="examples must not be empty"):
+        evaluate(model, [])
+    with pytest.raises(ValueError, match="clicks must be at least 1; got 0"):
+        evaluate(model, [example], clicks=0)
