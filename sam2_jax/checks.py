@@ -1,8 +1,9 @@
 """The gate that what comes from outside passes: numbers, switches, names of options; messages of fit length.
 
-Every number from a caller, a file or a command goes through `read_number` or `read_whole`, so that one beyond
-all floats or one that is not a number ends as a sentence and not as an error from deep inside. Every message
-that repeats what it was given does so through `shown`.
+Every number from a caller, a file or a command goes through `read_number` or `read_whole`, every array
+through `read_array` or `read_numbers`, so that one beyond all floats or one that is not a number ends as a
+sentence and not as an error from deep inside. Every message that repeats what it was given does so through
+`shown`.
 """
 
 import math
@@ -19,10 +20,12 @@ _MOST_LINES = 20
 def shown(value: Any) -> str:
     """A value as a message repeats it: its repr, cut at about 100 characters."""
     try:
+        if type(value) in (str, bytes, list, tuple):
+            value = value[: _LONGEST + 1]  # the rest would be cut off, after much work
         text = value if isinstance(value, type) else repr(value)
         text = text.__name__ if isinstance(text, type) else text
     except Exception:  # a number of too many digits, a list that is too deep, a repr that fails
-        text = f"a {type(value).__name__}"
+        text = f"a value of type {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
@@ -75,15 +78,53 @@ def read_whole(name: str, value: Any, least: int | None = None, most: int = 2**5
     return int(number)
 
 
+def read_array(name: str, values: Any, expected: str, kinds: str = "buif") -> np.ndarray:
+    """Return an array of numbers of any shape, of whatever was given.
+
+    kinds: numpy's letters of what it may hold: "b" booleans, "u" and "i" integers, "f" floating point,
+    bfloat16 with it. Lists may hold Python's numbers of any size. expected: how the message goes on after
+    "must be". Raises ValueError for anything else: text, None, sets, generators, lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "O" and array.ndim and "f" in kinds:  # integers beyond 64 bits, for one
+            numbers = [_as_float(value) for value in array.ravel()]
+            array = np.array([np.nan if x is None else x for x in numbers]).reshape(array.shape)
+            array = array if None not in numbers else np.array(None)
+    except Exception:  # of every kind: what converts itself to an array may fail as it likes
+        array = np.array(None)
+    is_empty_list = array.size == 0 and array.dtype.kind == "f"
+    if array.dtype.kind in kinds or is_empty_list or ("f" in kinds and array.dtype.name == "bfloat16"):
+        return array
+    raise ValueError(f"{name} must be {expected}; got {shown(values)}")
+
+
+def read_numbers(name: str, values: Any, expected: str = "numbers", most: float = math.inf) -> np.ndarray:
+    """Return numbers in lists or arrays of any depth as float64 of that shape, from -most to most.
+
+    Raises ValueError for others, for NaN, booleans and what `read_array` refuses.
+    """
+    array = read_array(name, values, expected, "uif").astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers; got {shown(values)}")
+    if array.size and np.abs(array).max() > most:
+        raise ValueError(f"{name} must be numbers of at most {most:g} in size; got {shown(values)}")
+    return array
+
+
 def _as_float(value: Any) -> float | None:
     """A real number as a finite float; None for what is none: bool, text, NaN, infinity, too many digits."""
-    if isinstance(value, (bool, str, bytes, np.bool_)) or value is None:
+    if isinstance(value, (bool, str, bytes)) or value is None:
         return None
     try:
-        if getattr(value, "ndim", 0) > 0:
-            return None
+        dtype = getattr(value, "dtype", None)
+        if dtype is not None:
+            if getattr(value, "ndim", 0) > 0 or (dtype.kind not in "uifO" and dtype.name != "bfloat16"):
+                return None
+            if dtype.kind == "O":
+                return _as_float(value.item())
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # of every kind: what converts itself to a number may fail as it likes
         return None
     return number if math.isfinite(number) else None
 
