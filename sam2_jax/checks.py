@@ -37,11 +37,17 @@ def some_lines(lines: Iterable[str], most: int = _MOST_LINES) -> str:
     return "\n".join([*lines[:most], f"  ... and {left} more"] if left > 0 else lines)
 
 
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like this one, None where none is."""
+    close = get_close_matches(str(name)[:_LONGEST], list(known), 1, cutoff)
+    return close[0] if close else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """How a message about an unknown name ends: the name that was meant, else all names there are."""
     known = list(known)
-    close = get_close_matches(str(name)[:_LONGEST], known, 1)
-    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    close = closest(name, known)
+    return f": did you mean {close}?" if close else f"; there are {', '.join(known)}"
 
 
 def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:

@@ -6,13 +6,11 @@ does.
 
 from pathlib import Path
 
+from sam2_jax.checkpoint.hub import EMBEDDED as EMBEDDED
+from sam2_jax.checkpoint.hub import EMBEDDED_MODEL as EMBEDDED_MODEL
 from sam2_jax.checkpoint.hub import HubFolder, is_reachable
 
-_ASSETS = Path(__file__).parents[1] / "assets"
-EMBEDDED_MODEL = _ASSETS / "embedded"
-"""Folder of the small model: `Sam2Model.from_pretrained(EMBEDDED_MODEL)`."""
-
-SAMPLE_PICTURE = _ASSETS / "sample.png"
+SAMPLE_PICTURE = Path(__file__).parents[1] / "assets" / "sample.png"
 SAMPLE_SCENE = 7, 7, 512
 """Stream, number and size by which `training.synthetic.scenes.make_scene` makes the sample picture."""
 SAMPLE_POINTS = ((428.0, 140.0), (258.0, 298.0), (318.0, 448.0))
@@ -21,8 +19,8 @@ SAMPLE_POINTS = ((428.0, 140.0), (258.0, 298.0), (318.0, 448.0))
 DEFAULT_MODEL = "facebook/sam2.1-hiera-tiny"
 
 
-def default_model(revision: str | None = None) -> tuple[str | Path, str | None]:
-    """The default model's name if it can be had, cached or from the hub; otherwise the embedded one's folder.
+def default_model(revision: str | None = None) -> tuple[str, str | None]:
+    """The default model's name if it can be had, cached or from the hub; otherwise the embedded one's.
 
     Returns that and, for the embedded one, a sentence that says why. A given revision has no substitute:
     raises ValueError if it cannot be had.
@@ -33,7 +31,7 @@ def default_model(revision: str | None = None) -> tuple[str | Path, str | None]:
         if revision is not None:
             raise
         reason = str(error).split(". ")[0]
-        return EMBEDDED_MODEL, (
+        return EMBEDDED, (
             f"{DEFAULT_MODEL} cannot be had ({reason}). The small model that comes with sam2_jax is used "
             "instead: good for a first look, no substitute for SAM 2. For the real one, run again with the "
             "network up, or give --model a folder that holds it"

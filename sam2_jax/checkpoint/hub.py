@@ -1,13 +1,23 @@
-"""From a model's name to a local folder: a folder given as such, or a repository of the Hugging Face hub."""
+"""From a model's name to its files: a folder, a single file, or a repository of the Hugging Face hub.
 
-import json
+This module stands below all others of its room: what needs to know only where files lie reads it alone.
+"""
+
 import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -15,7 +25,20 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sam2_jax.config import RELEASED_MODELS
+from sam2_jax.checks import closest, shown
+from sam2_jax.json_files import read_json
+
+RELEASED_MODELS: dict[str, tuple[str, str]] = {
+    f"facebook/sam2{'' if version == '2.0' else '.1'}-hiera-{size}": (version, size)
+    for version in ("2.1", "2.0")
+    for size in ("tiny", "small", "base-plus", "large")
+}
+"""Hub id -> (version, size) of the eight released models."""
+
+EMBEDDED = "embedded"
+"""The name by which every function and command that takes a model knows the one inside the package."""
+EMBEDDED_MODEL = Path(__file__).parents[1] / "assets" / "embedded"
+"""Folder of the small model that comes with the package."""
 
 WEIGHT_FILES = {"transformers": "model.safetensors", "flax": "flax_model.safetensors"}
 """Layout -> its single weight file; a sharded checkpoint has the same name with `.index.json` behind it."""
@@ -23,7 +46,11 @@ WEIGHT_FILES = {"transformers": "model.safetensors", "flax": "flax_model.safeten
 PROCESSOR_FILE, IMAGE_PROCESSOR_FILE = "processor_config.json", "preprocessor_config.json"
 PROCESSOR_FILES = PROCESSOR_FILE, IMAGE_PROCESSOR_FILE
 
+HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
+"""What every `from_pretrained` takes to say which files of a hub repository are meant."""
+
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_SINGLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 def is_reachable(seconds: float = 3.0) -> bool:
@@ -38,8 +65,10 @@ def is_reachable(seconds: float = 3.0) -> bool:
 class HubFolder:
     """A model's folder, local or on the hub; files of a hub repository are fetched when asked for.
 
+    model: a folder, a hub id, "embedded" for the model inside the package (a folder of that name is
+    `./embedded`), or a single file of weights, whose folder then is meant; `file` is that file, else None.
     Downloads show huggingface_hub's progress bars and land in its cache, from where they are read again
-    without network. Raises ValueError for a name that is neither a folder nor a repository id.
+    without network. Raises ValueError for a name that is none of these.
     """
 
     def __init__(
@@ -47,30 +76,37 @@ class HubFolder:
         model: str | Path,
         *,
         revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> None:
+        if not isinstance(model, (str, Path)):
+            raise ValueError(f"model must be a hub id, a folder or a file of weights; got {shown(model)}")
         self.model = model
-        self.is_local = str(model) != "" and Path(model).is_dir()
+        self.file: Path | None = None
+        self._subfolder = subfolder or ""
         self._options: dict[str, Any] = {
             "revision": revision,
+            "subfolder": subfolder,
+            "token": token,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
+            "force_download": force_download,
         }
+        path = EMBEDDED_MODEL if model == EMBEDDED else Path(model)
+        kind = _kind(path) if str(model) else "absent"
+        self.is_local = kind != "absent"
         if self.is_local:
             if revision is not None:
-                raise ValueError(f"revision {revision!r} is for hub models; {model} is a local folder")
-            return
-        if Path(model).is_file():
-            raise ValueError(
-                f"model {str(model)!r} is a file; give the folder that holds config.json and the weights. "
-                "A PyTorch .pt file is converted first: python -m convert --help"
-            )
-        if not _REPOSITORY.match(str(model)):
-            raise ValueError(
-                f"model {str(model)!r} is neither an existing folder nor a hub id such as 'owner/name'. "
-                f"{_known()}"
-            )
+                raise ValueError(
+                    f"revision {shown(revision)} is for hub models; {shown(str(model))} is local"
+                )
+            self.file = path if kind == "file" else None
+            self._path = path.parent if kind == "file" else path / self._subfolder
+        elif not _REPOSITORY.match(str(model)) or path.suffix in _SINGLE_FILES:
+            raise ValueError(_no_such_model(str(model)))
 
     def find(self, name: str) -> Path | None:
         """Return the local path of a file of this folder, downloading it if need be; None if there is none.
@@ -78,32 +114,52 @@ class HubFolder:
         Raises ValueError if the repository or revision does not exist or the hub cannot be reached.
         """
         if self.is_local:
-            path = Path(self.model) / name
+            path = self._path / name
             return path if path.is_file() else None
-        repository = str(self.model)
         try:
-            return Path(str(hf_hub_download(repository, name, **self._options)))
-        except RevisionNotFoundError as error:
-            raise ValueError(f"{repository} has no revision {self._options['revision']!r}") from error
-        except RepositoryNotFoundError as error:
-            raise ValueError(
-                f"the hub has no model {repository!r}, or it is private (then log in: hf auth login). "
-                f"{_known()}"
-            ) from error
+            if not self._options["local_files_only"] and (known := self._ask(name)) is not None:
+                return known if isinstance(known, Path) else None
+            return Path(str(hf_hub_download(str(self.model), name, **self._options)))
         except LocalEntryNotFoundError as error:
-            if self._known_absent(name):
+            if self._cached(name) is False:
                 return None
-            raise ValueError(_unreachable(repository, name)) from error
+            raise ValueError(self._unreachable(name)) from error
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-            raise ValueError(f"{_unreachable(repository, name)} ({error})") from error
+        except Exception as error:  # of the HTTP library's kinds too, see is_reachable
+            raise ValueError(self._what_went_wrong(name, error)) from error
 
-    def _known_absent(self, name: str) -> bool:
-        """Whether the cache remembers that the hub answered: there is no such file."""
+    def _ask(self, name: str) -> Path | bool | None:
+        """Ask the hub once for this file: its path if the cache has it as it is now, False if there is none.
+
+        None if it is to be downloaded. hf_hub_download would ask six times in half a minute, with a warning
+        each, where the hub fails; what is in the cache then has to do.
+        """
+        url = hf_hub_url(
+            str(self.model), name, subfolder=self._options["subfolder"], revision=self._options["revision"]
+        )
+        try:
+            found = get_hf_file_metadata(
+                url, token=self._options["token"], timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        except (RevisionNotFoundError, RepositoryNotFoundError):
+            raise
+        except EntryNotFoundError:
+            return False if self._cached(name) is False else None
+        except Exception:
+            if (cached := self._cached(name)) is None or self._options["force_download"]:
+                raise
+            return cached
+        cached = None if self._options["force_download"] else self._cached(name)
+        return cached if isinstance(cached, Path) and found.commit_hash in cached.parts else None
+
+    def _cached(self, name: str) -> Path | bool | None:
+        """The file's path in the cache, False where the hub once said that there is none, None if unknown."""
         options = {key: self._options[key] for key in ("cache_dir", "revision")}
-        found = try_to_load_from_cache(str(self.model), name, **options)
-        return found is not None and not isinstance(found, str)
+        found = try_to_load_from_cache(
+            str(self.model), f"{self._subfolder}/{name}" if self._subfolder else name, **options
+        )
+        return Path(found) if isinstance(found, str) else None if found is None else False
 
     def get(self, name: str) -> Path:
         """As `find`, but raise ValueError if the folder has no such file."""
@@ -118,7 +174,7 @@ class HubFolder:
         Raises ValueError if there are none, or both layouts and `layout` does not choose one.
         """
         if layout is not None and layout not in WEIGHT_FILES:
-            raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)} or None; got {layout!r}")
+            raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)} or None; got {shown(layout)}")
         found = {}
         for name, file in WEIGHT_FILES.items():
             if layout in (None, name) and (paths := self._single_or_shards(file)):
@@ -144,25 +200,72 @@ class HubFolder:
         index = self.find(f"{file}.index.json")
         if index is None:
             return []
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{index} is not a safetensors index with a weight_map; download it again"
-            ) from error
-        for shard in shards:
+        values = read_json(index)
+        shards = values.get("weight_map") if isinstance(values, dict) else None
+        if not isinstance(shards, dict) or not shards:
+            raise ValueError(f"{index} is not a safetensors index with a weight_map; download it again")
+        for shard in shards.values():
             if not isinstance(shard, str) or Path(shard).name != shard:
-                raise ValueError(f"{index} names the shard {shard!r}; shards must lie beside the index")
-        return [self.get(shard) for shard in shards]
+                raise ValueError(f"{index} names the shard {shown(shard)}; shards must lie beside the index")
+        return [self.get(shard) for shard in sorted(set(shards.values()))]
+
+    def _what_went_wrong(self, name: str, error: Exception) -> str:
+        model, revision = str(self.model), self._options["revision"]
+        if isinstance(error, RevisionNotFoundError):
+            return f"{model} has no revision {shown(revision)}"
+        if isinstance(error, GatedRepoError):
+            return f"{model} is gated: ask for access on its page of the hub, then log in: hf auth login"
+        if isinstance(error, RepositoryNotFoundError):
+            return (
+                f"the hub has no model {model!r}, or it is private (then log in: hf auth login, or give "
+                f"token=){_meant(model)}. {_known()}"
+            )
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, HfHubHTTPError) and status is not None:
+            later = (
+                "; it is busy or out of order, so try again later"
+                if status == 429 or status >= 500
+                else "; check the name, and that you are logged in: hf auth login"
+            )
+            return (
+                f"the model hub answered {status} when asked for {name} of {model!r}, and the local cache "
+                f"does not have it{later}"
+            )
+        if isinstance(error, OfflineModeIsEnabled):
+            return self._unreachable(name)
+        return f"{self._unreachable(name)} ({shown(str(error))})"
+
+    def _unreachable(self, name: str) -> str:
+        return (
+            f"cannot reach the model hub for {name} of {str(self.model)!r}, and the local cache does not "
+            "have it. Connect to the internet, set HF_ENDPOINT to a mirror, or download the model elsewhere "
+            "and give its folder in place of the id"
+        )
+
+
+def _kind(path: Path) -> str:
+    """Whether there is a "folder", a "file" or nothing ("absent"). Raises ValueError if that is unclear."""
+    try:
+        return "folder" if path.is_dir() else "file" if path.is_file() else "absent"
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself, a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"model {shown(str(path))} cannot be a folder: {shown(reason)}") from error
+
+
+def _no_such_model(model: str) -> str:
+    if Path(model).suffix in _SINGLE_FILES:
+        return f"model {shown(model)} does not exist; check the path"
+    return (
+        f"model {shown(model)} is neither an existing folder or file nor a hub id such as 'owner/name'"
+        f"{_meant(model)}. {_known()}"
+    )
+
+
+def _meant(model: str) -> str:
+    """The name that was meant, if one is close."""
+    close = closest(model, [EMBEDDED, *RELEASED_MODELS])
+    return f": did you mean {close}?" if close and close != model else ""
 
 
 def _known() -> str:
     return f"Released models: {', '.join(RELEASED_MODELS)}"
-
-
-def _unreachable(repository: str, name: str) -> str:
-    return (
-        f"cannot reach the model hub for {name} of {repository!r}, and the local cache does not have it. "
-        "Connect to the internet, set HF_ENDPOINT to a mirror, or download the model elsewhere and give its "
-        "folder in place of the id"
-    )

@@ -5,16 +5,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED_MODEL, default_model
+from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
-
-EMBEDDED = "embedded"
-"""What the small model that comes with the package is called on the command line and in reports."""
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
@@ -30,17 +26,13 @@ def load_model(arguments: argparse.Namespace) -> "Sam2Model":
     """Load the model asked for or the default one; arguments.model then is its name for reports."""
     from sam2_jax.image.model import Sam2Model
 
-    source: str | Path
-    source, note = arguments.model, None
+    note = None
     if arguments.model is None:
-        source, note = default_model(arguments.revision)
-        arguments.model = EMBEDDED if source == EMBEDDED_MODEL else source
-    elif arguments.model == EMBEDDED:
-        source = EMBEDDED_MODEL
+        arguments.model, note = default_model(arguments.revision)
     if note:
         print(f"note: {note}", file=sys.stderr, flush=True)
     with step(f"load {arguments.model}"):
-        return Sam2Model.from_pretrained(source, revision=arguments.revision)
+        return Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
 
 
 @contextmanager

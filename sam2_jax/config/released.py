@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sam2_jax.checkpoint.hub import RELEASED_MODELS as RELEASED_MODELS
 from sam2_jax.config.image import Sam2Config, Sam2HieraDetConfig, Sam2VisionConfig
 from sam2_jax.config.video import Sam2VideoConfig
 
@@ -34,13 +35,6 @@ _VERSIONS: dict[str, dict[str, Any]] = {
     },
     "2.1": {},
 }
-
-RELEASED_MODELS: dict[str, tuple[str, str]] = {
-    f"facebook/sam2{'' if version == '2.0' else '.1'}-hiera-{size}": (version, size)
-    for version in ("2.1", "2.0")
-    for size in _SIZES
-}
-"""Hub id -> (version, size) of the eight released models."""
 
 
 def released_video_config(name: str) -> Sam2VideoConfig:

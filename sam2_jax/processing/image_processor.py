@@ -11,8 +11,9 @@ import numpy as np
 
 from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, HubFolder
 from sam2_jax.config import Sam2Config, read_config
+from sam2_jax.json_files import write_json
 from sam2_jax.processing import crops
-from sam2_jax.processing.files import find_image_processor, write_json
+from sam2_jax.processing.files import find_image_processor
 from sam2_jax.processing.images import center_crop, normalize, to_pixels
 from sam2_jax.processing.inputs import Size, as_list, read_map, read_numbers, read_size, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from sam2_jax.checkpoint.hub import PROCESSOR_FILE, HubFolder
-from sam2_jax.processing.files import read_json, write_json
+from sam2_jax.json_files import read_json_object, write_json
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import read_numbers, read_sizes, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
@@ -63,7 +63,7 @@ class Sam2Processor:
         folder = HubFolder(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         image_processor = Sam2ImageProcessor.from_folder(folder)
         path = folder.find(PROCESSOR_FILE)
-        values = {} if path is None else read_json(path)
+        values = {} if path is None else read_json_object(path)
         stated = values.get("target_size")
         if stated not in (None, *image_processor.size.values()):
             raise ValueError(

@@ -15,7 +15,7 @@ from test_hub import TINY, use
 
 from benchmarks.embedded import HELD_OUT_SEED, IMAGE_SIZE
 from sam2_jax import Sam2Model
-from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE, SAMPLE_SCENE, default_model
+from sam2_jax.checkpoint.embedded import EMBEDDED, EMBEDDED_MODEL, SAMPLE_PICTURE, SAMPLE_SCENE, default_model
 from sam2_jax.commands import main
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.training.batches import Scenes
@@ -59,7 +59,7 @@ def test_it_does_as_well_as_its_card_says(embedded: Sam2Model) -> None:
 
 def test_without_a_hub_it_is_the_default_and_the_reason_is_said(no_hub: None) -> None:
     model, note = default_model()
-    assert model == EMBEDDED_MODEL
+    assert model == EMBEDDED
     assert note is not None
     assert note.startswith(f"{TINY} cannot be had (cannot reach the model hub for model.safetensors")
     assert "give --model a folder that holds it" in note

@@ -13,7 +13,7 @@ from huggingface_hub.utils import close_session
 
 from sam2_jax import RELEASED_MODELS, Sam2Model, Sam2Processor
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.hub import EMBEDDED_MODEL, HubFolder
 
 TINY = "facebook/sam2.1-hiera-tiny"
 
@@ -105,7 +105,7 @@ def test_what_was_fetched_is_read_again_when_the_hub_is_down(
 
 
 def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_path: Path) -> None:
-    from test_checkpoint import shard
+    from test_files import shard
 
     folder = tmp_path / "sharded"
     small_model.save_pretrained(folder, layout="transformers")
@@ -120,14 +120,14 @@ def test_a_sharded_model_comes_whole(cache: Path, small_model: Sam2Model, tmp_pa
 
 
 def test_an_unknown_model_lists_the_known_ones(hub: list[str], cache: Path) -> None:
-    with pytest.raises(ValueError, match=r"no model 'facebook/sam2.1-hiera-huge'") as error:
-        Sam2Model.from_pretrained("facebook/sam2.1-hiera-huge", cache_dir=cache)
+    with pytest.raises(ValueError, match=rf"no model 'facebook/sam2.1-hiera-tinny'.*mean {TINY}") as error:
+        Sam2Model.from_pretrained("facebook/sam2.1-hiera-tinny", cache_dir=cache)
     assert all(name in str(error.value) for name in RELEASED_MODELS)
 
 
 @pytest.mark.parametrize("name", ["tiny", "sam2.1-hiera-tiny", "./nowhere", "a/b/c", ""])
 def test_what_is_neither_a_folder_nor_an_id_lists_the_known_models(name: str) -> None:
-    with pytest.raises(ValueError, match="neither an existing folder nor a hub id") as error:
+    with pytest.raises(ValueError, match="neither an existing folder or file nor a hub id") as error:
         HubFolder(name)
     assert all(known in str(error.value) for known in RELEASED_MODELS)
 
@@ -164,8 +164,11 @@ def test_a_folder_has_no_revisions(repository: Path) -> None:
         Sam2Model.from_pretrained(repository, revision="v1")
 
 
-def test_a_file_in_place_of_a_folder_points_to_the_converter(tmp_path: Path) -> None:
-    path = tmp_path / "sam2.pt"
-    path.touch()
-    with pytest.raises(ValueError, match="python -m convert --help"):
-        HubFolder(path)
+def test_the_model_in_the_package_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded").mkdir()  # a folder of that name is ./embedded
+    assert HubFolder("embedded").get("config.json") == EMBEDDED_MODEL / "config.json"
+    assert HubFolder("./embedded").find("config.json") is None
+    assert Sam2Model.from_pretrained("embedded").processor.target_size == 384
+    with pytest.raises(ValueError, match="did you mean embedded"):
+        HubFolder("embeded")
