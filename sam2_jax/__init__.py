@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Sam2ImageSegmentationOutput,
         Sam2VisionEncoderOutput,
     )
-    from sam2_jax.image.pipeline import pipeline
+    from sam2_jax.image.pipeline import MaskGenerationPipeline, pipeline
     from sam2_jax.image.session import ImagePredictor
     from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
     from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
@@ -49,6 +49,7 @@ _HOMES = {
     "Sam2HieraDetModelOutput": "image.outputs",
     "Sam2ImageSegmentationOutput": "image.outputs",
     "Sam2VisionEncoderOutput": "image.outputs",
+    "MaskGenerationPipeline": "image.pipeline",
     "pipeline": "image.pipeline",
     "ImagePredictor": "image.session",
     "Sam2HieraDetModel": "image.vision",
@@ -62,6 +63,7 @@ __all__ = [
     "RELEASED_MODELS",
     "AutomaticMaskGenerator",
     "ImagePredictor",
+    "MaskGenerationPipeline",
     "Sam2Config",
     "Sam2HieraDetConfig",
     "Sam2HieraDetModel",

@@ -66,12 +66,19 @@ def read_flag(name: str, value: Any) -> bool:
 
 
 def read_number(
-    name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
-    """Return a finite float from `least` to `most` that is more than `above`, or raise ValueError."""
+    """Return a finite float from `least` to `most`, more than `above` and less than `below`, or raise."""
     number = _as_float(value)
-    if number is None or not (least <= number <= most and number > above):
-        raise ValueError(f"{name} must be a number{_range(least, most, above)}; got {shown(value)}")
+    if number is None or not (least <= number <= most and above < number < below):
+        limits = _range(least, most, above) + (f" and less than {below:g}" if below < math.inf else "")
+        raise ValueError(f"{name} must be a number{limits}; got {shown(value)}")
     return number
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from sam2_jax.image.arguments import (
     take_objects,
 )
 from sam2_jax.image.batch import BatchResult, predict_batch
+from sam2_jax.image.generation_options import read_generation_options
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
@@ -84,7 +86,9 @@ class Sam2Model(PretrainedModel[Sam2Config]):
     def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2Model":
         """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
         config = self.config.with_image_size(image_size)
-        return Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
+        resized = Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
+        resized.generation_options = self.generation_options
+        return resized
 
     @cached_property
     def processor(self) -> Sam2Processor:
@@ -93,6 +97,14 @@ class Sam2Model(PretrainedModel[Sam2Config]):
             model, options = self._source
             return Sam2Processor.from_pretrained(model, **options)
         return Sam2Processor(Sam2ImageProcessor.for_config(self.config))
+
+    @cached_property
+    def generation_options(self) -> dict[str, Any]:
+        """Options of automatic masks that lie beside the loaded weights in a local folder; {} without any.
+
+        See `MaskGenerationOptions`; they are the defaults where neither options nor a preset are given.
+        """
+        return {} if self._source is None else read_generation_options(Path(self._source[0]))
 
     def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
         """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.

@@ -3,15 +3,30 @@
 Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix B; Meta's SAM2AutomaticMaskGenerator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
 from sam2_jax.processing.components import label_components
-from sam2_jax.processing.crops import Box
+from sam2_jax.processing.crops import Box, read_option
 from sam2_jax.processing.masks import stability_score, upscale, window_above
+from sam2_jax.processing.rle import decode_rle, encode_rle
+
+
+class Proposal(Protocol):
+    """A mask as suppression sees it: a box x0, y0, x1, y1 in the picture and the crop it was found in."""
+
+    @property
+    def box(self) -> np.ndarray: ...
+
+    @property
+    def crop(self) -> Box: ...
+
+
+Found = TypeVar("Found", bound=Proposal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +54,10 @@ class Candidate:
             mask[y0:y1, x0:x1][window] = upscale(self.logits, *size, window) > threshold
         return mask
 
+    def rle(self, picture_size: tuple[int, int], threshold: float) -> dict[str, Any]:
+        """The mask as compressed run lengths: some kilobytes, where drawn it has a byte for each pixel."""
+        return encode_rle(self.mask(picture_size, threshold), compressed=True)
+
 
 def judge(
     logits: np.ndarray, size: tuple[int, int], threshold: float, offset: float
@@ -47,6 +66,8 @@ def judge(
 
     Both are those of the whole (height, width), of which only the part is computed where something is.
     """
+    threshold = read_option("mask_threshold", threshold, "threshold")
+    offset = read_option("stability_score_offset", offset, "offset")
     window = window_above(logits, threshold - offset, *size)
     if window is None:
         return 0.0, np.zeros(4, np.int64)
@@ -64,14 +85,15 @@ def best_of_crop(candidates: Sequence[Candidate], threshold: float) -> list[Cand
     return _suppress(candidates, [c.score for c in candidates], threshold)
 
 
-def best_of_crops(candidates: Sequence[Candidate], threshold: float) -> list[Candidate]:
+def best_of_crops(found: Sequence[Found], threshold: float) -> list[Found]:
     """The same over all crops, where the mask from the smaller crop is the better one."""
-    return _suppress(candidates, [1 / _area(c.crop) for c in candidates], threshold)
+    return _suppress(found, [1 / _area(each.crop) for each in found], threshold)
 
 
-def _suppress(candidates: Sequence[Candidate], scores: Sequence[float], threshold: float) -> list[Candidate]:
-    boxes = np.array([c.box for c in candidates]).reshape(-1, 4)
-    return [candidates[i] for i in non_maximum_suppression(boxes, scores, threshold)]
+def _suppress(found: Sequence[Found], scores: Sequence[float], threshold: float) -> list[Found]:
+    boxes = np.array([each.box for each in found]).reshape(-1, 4)
+    threshold = read_option("box_nms_thresh", threshold, "threshold")
+    return [found[i] for i in non_maximum_suppression(boxes, scores, threshold)]
 
 
 def _area(box: Box) -> int:
@@ -84,6 +106,7 @@ def remove_small_regions(mask: np.ndarray, area: float) -> np.ndarray:
 
     8-connected, holes first, as Meta's `remove_small_regions`. Returns the mask itself if nothing changes.
     """
+    area = read_option("min_mask_region_area", area, "area")
     holes, areas = label_components(~mask)
     small = areas < area
     small[0] = False
@@ -96,13 +119,21 @@ def remove_small_regions(mask: np.ndarray, area: float) -> np.ndarray:
     return filled & ~small[islands] if small.any() else filled
 
 
-def clean(masks: Sequence[np.ndarray], area: float, threshold: float) -> list[tuple[int, np.ndarray]]:
+def clean(
+    rles: Iterable[dict[str, Any]], area: float, threshold: float
+) -> list[tuple[int, dict[str, Any], np.ndarray]]:
     """Remove small regions of masks, then those that now overlap: cleaned ones before untouched ones.
 
-    Returns the index and the mask of those that stay, in their order.
+    rles: compressed run lengths of masks, of which one at a time is drawn. Returns the index, the run lengths
+    and the box [x0, y0, x1, y1], inclusive, of those that stay, in their order.
     """
-    cleaned = [remove_small_regions(mask, area) for mask in masks]
-    boxes = np.array([mask_to_boxes(mask) for mask in cleaned]).reshape(-1, 4)
-    untouched = [float(new is old) for new, old in zip(cleaned, masks, strict=True)]
-    kept = non_maximum_suppression(boxes, untouched, threshold)
-    return [(int(i), cleaned[i]) for i in sorted(kept)]
+    cleaned, boxes, untouched = [], [], []
+    for rle in rles:
+        mask = decode_rle(rle)
+        new = remove_small_regions(mask, area)
+        untouched.append(float(new is mask))
+        cleaned.append(rle if new is mask else encode_rle(new, compressed=True))
+        boxes.append(mask_to_boxes(new))
+    threshold = read_option("box_nms_thresh", threshold, "threshold")
+    kept = non_maximum_suppression(np.array(boxes).reshape(-1, 4), untouched, threshold)
+    return [(int(i), cleaned[i], boxes[i]) for i in sorted(kept)]

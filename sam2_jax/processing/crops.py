@@ -10,17 +10,53 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import read_array, read_number, read_whole, shown
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
 from sam2_jax.processing.images import to_rgb
-from sam2_jax.processing.inputs import read_numbers
 from sam2_jax.processing.masks import stability_score
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the picture; x1 and y1 are the first outside."""
 
+MAX_POINTS_PER_SIDE, MAX_LAYERS, MAX_POINTS = 1024, 8, 10**7
+"""A million clicks on a crop, 87,381 crops, ten million clicks in an array: more is not meant."""
+
+# What the numbers of mask generation may be, by the generator's names of them: whole or not, and the limits.
+_WHOLE: dict[str, tuple[int, int]] = {
+    "points_per_side": (1, MAX_POINTS_PER_SIDE),
+    "points_per_batch": (1, 2**53),
+    "crop_n_layers": (0, MAX_LAYERS),
+}
+_REAL: dict[str, dict[str, float]] = {
+    "pred_iou_thresh": {"most": 1},
+    "stability_score_thresh": {"most": 1},
+    "stability_score_offset": {"least": 0, "most": 1e4},
+    "mask_threshold": {"least": -1e4, "most": 1e4},
+    "box_nms_thresh": {"least": 0, "most": 1},
+    "crop_nms_thresh": {"least": 0, "most": 1},
+    "crop_overlap_ratio": {"least": 0, "below": 1},
+    "crop_n_points_downscale_factor": {"least": 1, "most": MAX_POINTS_PER_SIDE},
+    "min_mask_region_area": {"least": 0},
+    "max_hole_area": {"least": 0},
+    "max_sprinkle_area": {"least": 0},
+}
+
 _PADDING = -10
 _EDGE = 20  # pixels: a box that comes so near to a crop's edge is thought to be cut off by it
+
+
+def read_option(option: str, value: Any, name: str | None = None) -> Any:
+    """Return a number of mask generation, an int where it counts something, else a float.
+
+    option: what the generator calls it; name: what the caller calls it. Raises ValueError for other values.
+    """
+    name = name or option
+    return (
+        read_whole(name, value, *_WHOLE[option])
+        if option in _WHOLE
+        else read_number(name, value, **_REAL[option])
+    )
 
 
 def generate_crop_boxes(
@@ -30,7 +66,7 @@ def generate_crop_boxes(
     overlap_ratio: float = 512 / 1500,
     points_per_crop: int = 32,
     crop_n_points_downscale_factor: float = 1,
-    device: None = None,
+    device: Any = None,
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
     """Cut a picture into overlapping crops, each with a grid of points to prompt the network with.
 
@@ -47,18 +83,25 @@ def generate_crop_boxes(
     """
     if isinstance(image, (list, tuple)):
         raise ValueError(f"image must be one picture; got a {type(image).__name__}: call once for each")
-    _check_layers(crop_n_layers, overlap_ratio, points_per_crop, crop_n_points_downscale_factor)
-    side = [target_size] * 2 if np.ndim(target_size) == 0 else target_size
-    height, width = _whole_numbers("target_size", side, "a side or (height, width)")
+    crop_n_layers = read_option("crop_n_layers", crop_n_layers)
+    overlap_ratio = read_option("crop_overlap_ratio", overlap_ratio, "overlap_ratio")
+    points_per_crop = read_option("points_per_side", points_per_crop, "points_per_crop")
+    downscale_factor = read_option("crop_n_points_downscale_factor", crop_n_points_downscale_factor)
+    height, width = _read_target(target_size)
     picture = to_rgb(image)
     layers = [layer_boxes(picture.shape[:2], layer, overlap_ratio) for layer in range(crop_n_layers + 1)]
     boxes = [box for layer in layers for box in layer]
     grids = []
     for layer, members in enumerate(layers):
-        grid = layer_grid(points_per_crop, crop_n_points_downscale_factor, layer)
+        grid = layer_grid(points_per_crop, downscale_factor, layer)
         grids += [grid * (width, height)] * len(members)
 
     most = max(map(len, grids))
+    if most * len(boxes) > MAX_POINTS:
+        raise ValueError(
+            f"crop_n_layers and points_per_crop must ask for at most {MAX_POINTS:,} points; got "
+            f"{len(boxes):,} crops of {most:,}"
+        )
     points = np.full((1, most, len(boxes), 2), _PADDING, np.float32)
     labels = np.full((1, most, len(boxes)), _PADDING, np.int64)
     for i, grid in enumerate(grids):
@@ -66,29 +109,6 @@ def generate_crop_boxes(
         labels[0, : len(grid), i] = 1
     cropped = [picture[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
     return np.array(boxes, np.float32), points, cropped, labels
-
-
-def _check_layers(
-    crop_n_layers: int, overlap_ratio: float, points_per_crop: int, crop_n_points_downscale_factor: float
-) -> None:
-    numbers = {
-        "crop_n_layers": crop_n_layers,
-        "overlap_ratio": overlap_ratio,
-        "points_per_crop": points_per_crop,
-        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
-    }
-    for name, value in numbers.items():
-        read_numbers(name, value, 1)
-    if crop_n_layers < 0 or crop_n_layers != int(crop_n_layers):
-        raise ValueError(f"crop_n_layers must be a number of layers, 0 or more; got {crop_n_layers}")
-    if not 0 <= overlap_ratio < 1:
-        raise ValueError(f"overlap_ratio must be at least 0 and less than 1; got {overlap_ratio}")
-    if points_per_crop < 1:
-        raise ValueError(f"points_per_crop must be at least 1; got {points_per_crop}")
-    if not crop_n_points_downscale_factor >= 1:
-        raise ValueError(
-            f"crop_n_points_downscale_factor must be at least 1; got {crop_n_points_downscale_factor}"
-        )
 
 
 def layer_boxes(size: tuple[int, ...], layer: int, overlap_ratio: float) -> list[Box]:
@@ -147,7 +167,11 @@ def filter_masks(
         raise ValueError(
             f"cropped_box_image must lie in the picture of {width} x {height} pixels; got {crop}"
         )
-    masks, scores = np.asarray(masks), np.asarray(iou_scores, np.float32)
+    pred_iou_thresh = read_option("pred_iou_thresh", pred_iou_thresh)
+    stability_score_thresh = read_option("stability_score_thresh", stability_score_thresh)
+    mask_threshold = read_option("mask_threshold", mask_threshold)
+    stability_score_offset = read_option("stability_score_offset", stability_score_offset)
+    masks, scores = _array("masks", masks), _array("iou_scores", iou_scores).astype(np.float32)
     if masks.ndim != 4 or masks.shape[2:] != (y1 - y0, x1 - x0):
         raise ValueError(
             f"masks must be [objects, masks, {y1 - y0}, {x1 - x0}], as large as the crop {crop}; "
@@ -196,7 +220,12 @@ def post_process_for_mask_generation(
     Returns, by falling score, the masks bool [H, W], scores [K], run lengths, and boxes [K, 4]; of nothing,
     nothing. Raises ValueError if the numbers of masks, scores and boxes differ.
     """
-    scores, boxes = np.asarray(all_scores), np.asarray(all_boxes)
+    threshold = read_option("box_nms_thresh", crops_nms_thresh, "crops_nms_thresh")
+    if not isinstance(all_masks, (list, tuple)):
+        raise ValueError(f"all_masks must be a list of run lengths; got {shown(all_masks)}")
+    scores, boxes = _array("all_scores", all_scores), _array("all_boxes", all_boxes)
+    if scores.ndim != 1 or (boxes.size and boxes.ndim != 2):
+        raise ValueError(f"all_scores must be [N] and all_boxes [N, 4]; got {scores.shape} and {boxes.shape}")
     if boxes.size == 0:
         boxes = boxes.reshape(-1, 4)
     if not len(all_masks) == len(scores) == len(boxes):
@@ -204,18 +233,30 @@ def post_process_for_mask_generation(
             "all_masks, all_scores and all_boxes must be of the same masks; "
             f"got {len(all_masks)}, {len(scores)} and {len(boxes)}"
         )
-    kept = non_maximum_suppression(boxes, scores, crops_nms_thresh)
+    kept = non_maximum_suppression(boxes, scores, threshold)
     rles = [all_masks[i] for i in kept]
     return [decode_rle(rle) for rle in rles], scores[kept], rles, boxes[kept]
 
 
+def _read_target(target_size: Any) -> tuple[int, ...]:
+    """The network's (height, width) from a side or a pair."""
+    is_pair = isinstance(target_size, (list, tuple)) or getattr(target_size, "ndim", 0) > 0
+    return _whole_numbers(
+        "target_size", target_size if is_pair else [target_size] * 2, "a side or (height, width)"
+    )
+
+
 def _whole_numbers(name: str, values: Any, layout: str, least: int = 1) -> tuple[int, ...]:
     """As many integers as the layout names; ValueError for anything else."""
-    try:
-        numbers = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        numbers = np.zeros(0)
     count = layout.count(",") + 1
-    if numbers.shape != (count,) or not (numbers >= least).all() or (numbers % 1).any():
-        raise ValueError(f"{name} must be {layout} in pixels; got {values!r:.100}")
-    return tuple(int(number) for number in numbers)
+    try:
+        listed = np.asarray(values).tolist() if hasattr(values, "__array__") else list(values)
+        if len(listed) != count:
+            raise ValueError
+        return tuple(read_whole(name, value, least) for value in listed)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be {layout} in pixels; got {shown(values)}") from None
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    return read_array(name, values, "an array of numbers")

@@ -40,6 +40,15 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
+def convert_rle(rle: dict[str, Any], compressed: bool) -> dict[str, Any]:
+    """The same run lengths as `encode_rle` gives them, a list or compressed, without drawing the mask.
+
+    Raises ValueError as `decode_rle` does.
+    """
+    height, width, counts = _read(rle)
+    return {"size": [height, width], "counts": _compress(counts) if compressed else counts.tolist()}
+
+
 def rle_area(rle: dict[str, Any]) -> int:
     """Number of pixels inside, without decoding. Raises ValueError as `decode_rle` does."""
     return int(_read(rle)[2][1::2].sum())

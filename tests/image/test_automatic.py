@@ -1,6 +1,8 @@
 """Automatic masks: options, crops, every kind of photo, shortcuts that change nothing, and Meta's result."""
 
 import json
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from small_models import model_of_its_own, random_tensors, smallest_config
 
 from sam2_jax import AutomaticMaskGenerator, Sam2Model, pipeline
 from sam2_jax.checkpoint import names
-from sam2_jax.image.automatic import MaskGenerationOptions
+from sam2_jax.image.generation_options import OPTION_NAMES, MaskGenerationOptions
 from sam2_jax.model import mask_decoder
 from sam2_jax.model.mask_decoder import NO_MASK
 from sam2_jax.processing.boxes import non_maximum_suppression
@@ -46,6 +48,7 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
 # --- the shortcuts
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_masks_of_low_score_are_left_out_and_nothing_else_changes(
     one_by_one: bool, monkeypatch: pytest.MonkeyPatch
@@ -156,15 +159,6 @@ def test_a_very_large_photo_takes_no_more_memory_than_its_masks(model: Sam2Model
     assert found[0].mask.shape == (4000, 6000)
 
 
-def test_masks_do_not_depend_on_the_photos_beside_them(model: Sam2Model) -> None:
-    generate = pipeline("mask-generation", model, **LOOSE)
-    alone = [generate(photo(seed=seed)) for seed in range(2)]
-    together = generate([photo(seed=0), photo(seed=1)])
-    for a, b in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(a["masks"], b["masks"])
-        np.testing.assert_array_equal(a["scores"], b["scores"])
-
-
 # --- crops, refinement, cleaning
 
 
@@ -269,22 +263,6 @@ def test_records_are_meta_s(model: Sam2Model) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_pipeline_takes_transformers_names(model: Sam2Model, tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(photo()).save(tmp_path / "a.png")
-    generate = pipeline("mask-generation", model=model, points_per_crop=4, stability_score_thresh=0.6)
-    options = {"pred_iou_thresh": 0.5, "crops_nms_thresh": 0.7, "crops_n_layers": 0, "points_per_batch": 8}
-    result = generate(str(tmp_path / "a.png"), output_rle_mask=True, output_bboxes_mask=True, **options)
-    expected = AutomaticMaskGenerator(model, "transformers", points_per_batch=8, **LOOSE).find(photo())
-    np.testing.assert_array_equal(result["masks"], [each.mask for each in expected])
-    assert set(result) == {"masks", "scores", "rle_mask", "bounding_boxes"}
-    np.testing.assert_array_equal(decode_rle(result["rle_mask"][0]), result["masks"][0])
-    x, y, width, height = expected[0].bbox
-    assert result["bounding_boxes"][0].tolist() == [x, y, x + width, y + height]
-    assert set(generate(Image.fromarray(photo()))) == {"masks", "scores"}
-
-
 def test_presets(model: Sam2Model) -> None:
     assert AutomaticMaskGenerator(model).options.pred_iou_thresh == 0.8
     assert AutomaticMaskGenerator(model, preset="transformers").options.pred_iou_thresh == 0.88
@@ -295,16 +273,42 @@ def test_presets(model: Sam2Model) -> None:
     ("options", "message"),
     [
         ({"preset": "best"}, "preset must be one of meta, transformers; got 'best'"),
+        ({"preset": ["meta"]}, "preset must be one of meta, transformers; got"),
         ({"output_mode": "png"}, "output_mode must be one of binary_mask"),
-        ({"points": 3}, "unknown option 'points'; the options are points_per_side"),
-        ({"points_per_side": 0}, "points_per_side must be a whole number of at least 1; got 0"),
+        ({"output_mode": None}, "output_mode must be one of binary_mask"),
+        ({"points_per_sid": 3}, "unknown option 'points_per_sid' of .* did you mean points_per_side?"),
+        (
+            {"xyz": 3},
+            "unknown option 'xyz' of automatic mask generation; there are points_per_side, .*in_float",
+        ),
+        ({"points_per_side": 0}, "points_per_side must be a whole number from 1 to 1024; got 0"),
+        ({"points_per_side": 10**30}, "points_per_side must be a whole number from 1 to 1024; got 1000"),
         ({"points_per_side": None}, "exactly one of points_per_side and point_grids must be given"),
+        ({"points_per_side": 4, "point_grids": [[(0, 0)]]}, "exactly one of points_per_side and point_grids"),
+        ({"point_grids": 5}, "point_grids must be a list of 1, one for each layer of crops; got 5"),
+        ({"point_grids": [["a"]]}, r"point_grids\[0\] must be points \[N, 2\]; got"),
+        ({"point_grids": [[(float("nan"), 0)]]}, r"point_grids\[0\] must be finite numbers"),
+        ({"point_grids": [[(2, 0)]]}, r"point_grids\[0\] must be within 0 and 1"),
         ({"points_per_batch": 2.5}, "points_per_batch must be a whole number of at least 1; got 2.5"),
-        ({"crop_overlap_ratio": 1}, "crop_overlap_ratio must be less than 1; got 1"),
-        ({"crop_n_points_downscale_factor": 0.5}, "crop_n_points_downscale_factor must be a number of at"),
+        ({"crop_n_layers": 9}, "crop_n_layers must be a whole number from 0 to 8; got 9"),
+        (
+            {"crop_overlap_ratio": 1},
+            "crop_overlap_ratio must be a number of at least 0 and less than 1; got 1",
+        ),
+        (
+            {"crop_n_points_downscale_factor": 0.5},
+            "crop_n_points_downscale_factor must be a number from 1 to",
+        ),
         ({"use_m2m": 1}, "use_m2m must be True or False; got 1"),
         ({"min_mask_region_area": -1}, "min_mask_region_area must be a number of at least 0; got -1"),
-        ({"pred_iou_thresh": "high"}, "pred_iou_thresh must be"),
+        ({"pred_iou_thresh": "high"}, "pred_iou_thresh must be a number of at most 1; got 'high'"),
+        ({"pred_iou_thresh": 80}, "pred_iou_thresh must be a number of at most 1; got 80"),
+        ({"stability_score_thresh": 2}, "stability_score_thresh must be a number of at most 1; got 2"),
+        ({"stability_score_thresh": True}, "stability_score_thresh must be a number"),
+        ({"box_nms_thresh": 1.5}, "box_nms_thresh must be a number from 0 to 1; got 1.5"),
+        ({"crop_nms_thresh": -0.1}, "crop_nms_thresh must be a number from 0 to 1; got -0.1"),
+        ({"mask_threshold": float("inf")}, "mask_threshold must be a number from -10000 to 10000; got inf"),
+        ({"processor": "sam2"}, "processor must be a Sam2Processor or None; got 'sam2'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(model: Sam2Model, options: dict[str, Any], message: str) -> None:
@@ -312,11 +316,96 @@ def test_what_cannot_be_meant_is_refused(model: Sam2Model, options: dict[str, An
         AutomaticMaskGenerator(model, **options)
 
 
-def test_other_tasks_are_refused(model: Sam2Model) -> None:
-    with pytest.raises(ValueError, match='task must be "mask-generation"; got'):
-        pipeline("image-segmentation", model)
-    with pytest.raises(ValueError, match="unknown option 'output_rle_masks'"):
-        pipeline("mask-generation", model, output_rle_masks=True)  # a name that transformers ignores
+# None has a meaning for these alone.
+NONE_MEANS = {
+    "points_per_batch": None,  # all points together
+    "point_grids": None,  # points_per_side, Meta's default
+    "max_hole_area": 0,  # transformers' default
+    "max_sprinkle_area": 0,
+}
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_none_is_the_default_or_refused_at_once(model: Sam2Model, name: str) -> None:
+    if name in NONE_MEANS:
+        generator = AutomaticMaskGenerator(model, **{name: None})
+        assert getattr(generator.options, name) == NONE_MEANS[name]
+        assert pipeline(model=model, **{name: None})
+        return
+    for make in (
+        lambda: AutomaticMaskGenerator(model, **{name: None}),
+        lambda: pipeline(model=model, **{name: None}),
+    ):
+        with pytest.raises(
+            ValueError, match=f"{name} must not be None: leave it|exactly one of points_per_side"
+        ):
+            make()
+
+
+@pytest.mark.parametrize("name", ["pred_iou_thresh", "box_nms_thresh", "crop_overlap_ratio"])
+@pytest.mark.parametrize("value", [float("nan"), 10**400, np.float32("inf"), True, np.zeros(2), "0.5", []])
+def test_what_is_no_number_is_refused(model: Sam2Model, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number"):
+        AutomaticMaskGenerator(model, **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(model: Sam2Model) -> None:
+    options = AutomaticMaskGenerator(
+        model, points_per_side=np.int64(4), pred_iou_thresh=np.float32(0.5)
+    ).options
+    assert (options.points_per_side, options.pred_iou_thresh) == (4, 0.5)
+    assert (type(options.points_per_side), type(options.pred_iou_thresh)) == (int, float)
+
+
+def test_a_model_is_a_model() -> None:
+    with pytest.raises(
+        ValueError, match="model must be a Sam2Model; got 'facebook.*from_pretrained loads one"
+    ):
+        AutomaticMaskGenerator("facebook/sam2.1-hiera-tiny")  # type: ignore[arg-type]
+
+
+def test_a_model_brings_its_own_defaults(model: Sam2Model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    brought = {"pred_iou_thresh": 0.3, "points_per_side": 8}
+    (tmp_path / "mask_generation.json").write_text(json.dumps(brought))
+    loaded = Sam2Model.from_pretrained(tmp_path)
+    options = AutomaticMaskGenerator(loaded).options
+    assert (options.pred_iou_thresh, options.points_per_side, options.box_nms_thresh) == (0.3, 8, 0.7)
+    assert AutomaticMaskGenerator(loaded, pred_iou_thresh=0.5).options.pred_iou_thresh == 0.5
+    assert AutomaticMaskGenerator(loaded, point_grids=[[(0.5, 0.5)]]).options.points_per_side is None
+    assert AutomaticMaskGenerator(loaded, "meta").options == MaskGenerationOptions()
+    resized = loaded.with_image_size(64)
+    assert AutomaticMaskGenerator(resized).options.pred_iou_thresh == 0.3
+    (tmp_path / "mask_generation.json").write_text('{"pred_iou_tresh": 0.3}')
+    with pytest.raises(ValueError, match="mask_generation.json: .* did you mean pred_iou_thresh?"):
+        AutomaticMaskGenerator(Sam2Model.from_pretrained(tmp_path))
+    (tmp_path / "mask_generation.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="mask_generation.json"):
+        AutomaticMaskGenerator(Sam2Model.from_pretrained(tmp_path))
+
+
+def test_chosen_masks_are_kept_as_run_lengths(model: Sam2Model) -> None:
+    """Drawn, the 16 masks of a photo of 6 megapixels take 96 MB."""
+    large = np.kron(photo(200, 300), np.ones((10, 10, 1), np.uint8))
+    options = LOOSE | {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1}
+    generator = AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
+    tracemalloc.start()
+    records = generator.generate(large)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(records) >= 40
+    assert held < 2e6
+    assert peak < 200e6  # of which the photo, resized in float, takes most; 48 masks drawn take 288 MB
+
+
+def test_the_bar_tells_candidates_and_is_for_people_only(
+    model: Sam2Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AutomaticMaskGenerator(model, **LOOSE).generate(photo(), progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    AutomaticMaskGenerator(model, **LOOSE).generate(photo(), progress=True)
+    assert "candidates=" in capsys.readouterr().err
 
 
 # --- real weights

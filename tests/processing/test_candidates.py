@@ -14,6 +14,7 @@ from sam2_jax.processing.candidates import (
     remove_small_regions,
 )
 from sam2_jax.processing.masks import stability_score, upscale, window_above
+from sam2_jax.processing.rle import decode_rle, encode_rle
 
 SIZES = [(120, 180), (33, 200), (64, 64), (7, 5), (1, 1), (300, 20)]
 
@@ -121,5 +122,26 @@ def test_of_masks_that_cleaning_made_alike_the_untouched_one_stays() -> None:
     large[2:12, 2:12] = dotted[2:12, 2:12] = True
     dotted[28, 28] = True
     other[20:29, 3:9] = True
-    kept = clean([dotted, large, other], 4, 0.7)
-    assert [i for i, _ in kept] == [1, 2]
+    kept = clean([encode_rle(mask) for mask in (dotted, large, other)], 4, 0.7)
+    assert [i for i, _, _ in kept] == [1, 2]
+    assert [box.tolist() for _, _, box in kept] == [[2, 2, 11, 11], [3, 20, 8, 28]]
+    np.testing.assert_array_equal(decode_rle(kept[0][1]), large)
+
+
+def test_a_cleaned_mask_has_new_run_lengths_and_a_new_box() -> None:
+    mask = np.zeros((30, 30), bool)
+    mask[2:12, 2:12] = True
+    expected = encode_rle(mask, compressed=True)
+    mask[28, 28] = True
+    ((_, rle, box),) = clean([encode_rle(mask)], 4, 0.7)
+    assert rle == expected
+    assert box.tolist() == [2, 2, 11, 11]
+
+
+def test_thresholds_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="threshold must be a number from 0 to 1; got None"):
+        best_of_crop([candidate([0, 0, 9, 9], 0.5)], None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threshold must be a number from 0 to 1; got None"):
+        best_of_crops([], None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="area must be a number of at least 0; got None"):
+        remove_small_regions(np.zeros((3, 3), bool), None)  # type: ignore[arg-type]

@@ -82,13 +82,23 @@ def test_pictures_of_other_modes_become_rgb() -> None:
     ("options", "message"),
     [
         ({"image": [picture(8, 8)]}, "image must be one picture; got a list"),
-        ({"crop_n_layers": -1}, "crop_n_layers must be .* 0 or more; got -1"),
-        ({"crop_n_layers": "a"}, "crop_n_layers must be a number; got 'a'"),
+        ({"crop_n_layers": -1}, "crop_n_layers must be a whole number from 0 to 8; got -1"),
+        ({"crop_n_layers": "a"}, "crop_n_layers must be a whole number from 0 to 8; got 'a'"),
+        ({"crop_n_layers": None}, "crop_n_layers must be a whole number from 0 to 8; got None"),
+        ({"crop_n_layers": 0.5}, "crop_n_layers must be a whole number"),
+        ({"crop_n_layers": 10**40}, "crop_n_layers must be a whole number"),
         ({"crop_n_layers": 5}, "less than 4 for a picture of 40 x 30 pixels: .* 16 x 16 crops"),
-        ({"overlap_ratio": 1.0}, "overlap_ratio must be at least 0 and less than 1; got 1.0"),
-        ({"points_per_crop": 0}, "points_per_crop must be at least 1; got 0"),
-        ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor must be at least 1; got 0"),
+        ({"overlap_ratio": 1.0}, "overlap_ratio must be a number of at least 0 and less than 1; got 1.0"),
+        ({"overlap_ratio": None}, "overlap_ratio must be a number of at least 0 and less than 1; got None"),
+        ({"overlap_ratio": float("nan")}, "overlap_ratio must be a number"),
+        ({"points_per_crop": 0}, "points_per_crop must be a whole number from 1 to 1024; got 0"),
+        ({"points_per_crop": None}, "points_per_crop must be a whole number"),
+        ({"points_per_crop": 10**9}, "points_per_crop must be a whole number"),
+        ({"points_per_crop": True}, "points_per_crop must be a whole number"),
+        ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor must be a number from 1 to"),
+        ({"crop_n_points_downscale_factor": 1e300}, "crop_n_points_downscale_factor must be a number"),
         ({"target_size": (64, 64, 64)}, r"target_size must be a side or \(height, width\) in pixels"),
+        ({"target_size": None}, r"target_size must be a side or \(height, width\) in pixels; got"),
         ({"target_size": 0}, r"target_size must be a side or \(height, width\) in pixels"),
     ],
 )
@@ -96,6 +106,11 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
     arguments: dict[str, Any] = {"image": picture(30, 40), "target_size": 64} | options
     with pytest.raises(ValueError, match=message):
         generate_crop_boxes(**arguments)
+
+
+def test_more_points_than_memory_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 10,000,000 points; got 5,461 crops of 1,048,576"):
+        generate_crop_boxes(picture(3000, 4000), 64, crop_n_layers=6, points_per_crop=1024)
 
 
 def square(height: int, width: int, y: int, x: int, side: int = 10) -> np.ndarray:
@@ -171,6 +186,31 @@ def test_of_no_masks_none_are_kept() -> None:
 def test_shapes_that_disagree_are_refused(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         filter_masks(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pred_iou_thresh", None),
+        ("pred_iou_thresh", 80),
+        ("pred_iou_thresh", float("nan")),
+        ("stability_score_thresh", None),
+        ("stability_score_thresh", 2),
+        ("mask_threshold", None),
+        ("mask_threshold", "0"),
+        ("stability_score_offset", None),
+        ("stability_score_offset", -1),
+    ],
+)
+def test_thresholds_that_cannot_be_meant_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number"):
+        filter_masks(np.zeros((1, 1, 5, 5)), np.zeros((1, 1)), (5, 5), (0, 0, 5, 5), **{name: value})
+
+
+@pytest.mark.parametrize("threshold", [None, -0.1, 1.5, float("nan"), "0.7", True])
+def test_suppression_is_never_switched_off_by_a_threshold_that_is_none(threshold: Any) -> None:
+    with pytest.raises(ValueError, match="crops_nms_thresh must be a number from 0 to 1; got"):
+        post_process_for_mask_generation([], [], [], threshold)
 
 
 def test_the_better_of_overlapping_masks_stay() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sam2_jax.processing.boxes import bounding_box
-from sam2_jax.processing.rle import decode_rle, encode_rle, rle_area, rle_bounding_box
+from sam2_jax.processing.rle import convert_rle, decode_rle, encode_rle, rle_area, rle_bounding_box
 
 coco = pytest.importorskip("pycocotools.mask")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
@@ -36,6 +36,8 @@ def check_against_pycocotools(mask: np.ndarray) -> None:
     assert ours["counts"].encode() == expected["counts"]
     plain = encode_rle(mask)
     assert sum(plain["counts"]) == mask.size
+    assert convert_rle(plain, compressed=True) == convert_rle(ours, compressed=True) == ours
+    assert convert_rle(ours, compressed=False) == plain
     for rle in (ours, expected, plain, json.loads(json.dumps(plain)), json.loads(json.dumps(ours))):
         decoded = decode_rle(rle)
         assert decoded.dtype == bool

@@ -343,8 +343,8 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
 def test_what_generate_writes_is_read_back_both_ways(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     masks = [labels() > 0, labels() == 3]  # one on the other
-    box = (0.0, 0.0, 1.0, 1.0)
-    found = [GeneratedMask(mask, box, 0.9, (4.0, 4.0), 0.9, box) for mask in masks]
+    box = np.zeros(4, np.int64)
+    found = [GeneratedMask(encode_rle(mask), box, 0.9, (4.0, 4.0), 0.9, (0, 0, 1, 1)) for mask in masks]
     generator: Any = SimpleNamespace(options=MaskGenerationOptions(), find=lambda *_: found)
     annotate(generator, [photo(photos / "a.jpg")], out, progress=False)
     dataset = open_dataset(out, photos)
