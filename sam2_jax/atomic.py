@@ -3,11 +3,12 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Write several files: all of them aside first, then all moved into place.
+    """Write several files: all of them aside first, then all moved into place, in the order given.
 
     Each writer gets the temporary path to fill; folders are made. Raises ValueError, naming the file, if one
     cannot be written; nothing half-written is left behind and older files stay as they were.
@@ -19,9 +20,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
             if target.is_dir():
                 raise IsADirectoryError("it is a folder")
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-            os.close(handle)
-            aside[target] = Path(name)
+            aside[target] = _temporary(target, target.parent)
             write(aside[target])
             with aside[target].open("rb+") as file:
                 os.fsync(file.fileno())
@@ -29,7 +28,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
         for target, path in aside.items():
             path.replace(target)
     except OSError as error:
-        raise ValueError(f"cannot write {target}: {error}. Choose a folder you may write to") from error
+        raise _cannot_write(target, error) from error
     finally:
         for path in aside.values():
             path.unlink(missing_ok=True)
@@ -38,6 +37,45 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write one text file as `write_together` does, in UTF-8."""
     write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+
+
+def check_writable(target: Path, *, is_folder: bool = False) -> None:
+    """Raise ValueError, as writing would, if this file, or files in this folder, cannot be written.
+
+    To be asked before work whose result goes there. Tried and not guessed from permissions, which root and
+    read-only file systems do not keep to; what is tried is taken away again.
+    """
+    target = Path(target)
+    try:
+        with suppress(FileNotFoundError):  # all else that is wrong with a path is said by the system
+            os.stat(target)
+            if target.is_dir() != is_folder:
+                raise OSError("it is a file, not a folder" if is_folder else "it is a folder")
+        folder = target if is_folder else target.parent
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        _temporary(target, folder).unlink()
+    except (OSError, ValueError) as error:  # ValueError: characters that no path can have
+        raise _cannot_write(target, error) from error
+
+
+def _temporary(target: Path, folder: Path) -> Path:
+    """An empty file in a folder, called so that it can be recognised if it is ever left behind."""
+    # The name of the target may be as long as names can be.
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _cannot_write(target: Path, error: Exception) -> ValueError:
+    reason = getattr(error, "strerror", None) or error
+    return ValueError(f"cannot write {_cut(target)}: {reason}. Choose a folder you may write to")
+
+
+def _cut(path: Path) -> str:
+    """A path as a message has it: one that is too long to be one is not repeated whole."""
+    text = str(path).replace("\0", "\\0")
+    return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
 
 
 def _umask() -> int:

@@ -43,6 +43,16 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as people read it, in letters of every script; escaped if they cannot be written in UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the name of a file that is no text in any encoding
+        return json.dumps(value, indent=indent)
+    return text
+
+
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
     """Write an object, whole or not at all. Raises ValueError if it cannot be written."""
     write_text(Path(path), to_json(values))

@@ -1,38 +1,79 @@
-"""What the commands share: which model, and how they tell what they do."""
+"""What the commands share: which model, how options are read, and how they tell what they do."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
+from sam2_jax.checks import read_number, read_whole, shown
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
 
+DTYPES = ("float32", "bfloat16")
+# A network for pictures of more pixels on a side would need more memory than any machine has.
+_LARGEST_INPUT = 16384
 
-def add_model(command: argparse.ArgumentParser) -> None:
+
+def add_model(command: argparse.ArgumentParser, *, dtype: str = "computing type (default: float32)") -> None:
+    """Which model a command loads, and for what inputs."""
     command.add_argument(
         "--model",
         help=f"hub id or folder, or {EMBEDDED} for the small one that comes with sam2_jax (default: "
         f"{DEFAULT_MODEL}, or {EMBEDDED} if that cannot be had)",
     )
     command.add_argument("--revision", help="commit, tag or branch of the hub model")
+    command.add_argument(
+        "--image-size", type=whole, metavar="N", help="side of the network's input (default: the model's)"
+    )
+    command.add_argument("--dtype", choices=DTYPES, default="float32", help=dtype)
 
 
-def load_model(arguments: argparse.Namespace) -> "Sam2Model":
+def add_quiet(command: argparse.ArgumentParser) -> None:
+    """Silence: see `main`."""
+    command.add_argument("--quiet", action="store_true", help="say only what goes wrong or is worth a note")
+
+
+def check_model(arguments: argparse.Namespace) -> None:
+    """Refuse what no model can be, before anything is downloaded."""
+    if arguments.image_size is not None:
+        read_whole("--image-size", arguments.image_size, 1, _LARGEST_INPUT)
+
+
+def load_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Model":
     """Load the model asked for or the default one; arguments.model then is its name for reports."""
     from sam2_jax.image.model import Sam2Model
 
+    check_model(arguments)
     note = None
     if arguments.model is None:
         arguments.model, note = default_model(arguments.revision)
     if note:
         print(f"note: {note}", file=sys.stderr, flush=True)
     with step(f"load {arguments.model}"):
-        return Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
+        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
+    return model if arguments.image_size is None else model.with_image_size(arguments.image_size)
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line; what number it may be is for whoever uses it to say."""
+    try:
+        return read_whole("it", int(text) if text.strip().lstrip("+-").isdecimal() else float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number; got {shown(text)}") from error
+
+
+def number(text: str) -> float:
+    """A number of the command line."""
+    try:
+        return read_number("it", float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number; got {shown(text)}") from error
 
 
 @contextmanager
@@ -48,5 +89,25 @@ def step(what: str) -> Iterator[None]:
     print(f"{time.perf_counter() - start:.2f} s", flush=True)
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(many: int, noun: str) -> str:
+    """So many of a thing, in words."""
+    return f"{many} {noun}{'' if many == 1 else 's'}"
+
+
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse paths that the system does not take, ones that are too long say."""
+    for name, value in vars(arguments).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) or (name == "model" and isinstance(path, str)):
+                check_path(name, path)
+
+
+def check_path(name: str, path: str | Path) -> None:
+    """Refuse a path that the system does not take; one where nothing is, or nothing may be read, passes."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # whoever needs it finds better words
+    except (OSError, ValueError) as error:  # ValueError: characters that no path can have
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{name} {shown(str(path))} cannot be used: {reason}") from error

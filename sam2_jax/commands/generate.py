@@ -4,18 +4,23 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sam2_jax.commands.common import add_model, count, load_model
+from sam2_jax.atomic import check_writable
+from sam2_jax.commands.common import add_model, add_quiet, check_model, count, load_model, number, whole
+
+if TYPE_CHECKING:
+    from sam2_jax.image.annotate import Summary
 
 _GENERATE_OPTIONS: tuple[tuple[str, Any, str], ...] = (
-    ("points_per_side", int, "points on a side of the grid of clicks (default: 32)"),
-    ("points_per_batch", int, "clicks decoded together (default: 64)"),
-    ("pred_iou_thresh", float, "least predicted IoU of a mask (default: 0.8, transformers 0.88)"),
-    ("stability_score_thresh", float, "least stability of a mask (default: 0.95)"),
-    ("crop_n_layers", int, "layers of crops looked at beside the photo (default: 0)"),
-    ("crop_n_points_downscale_factor", float, "fewer points for each layer by this factor (default: 1)"),
-    ("min_mask_region_area", float, "remove holes and islands of fewer pixels (default: 0)"),
+    ("points_per_side", whole, "points on a side of the grid of clicks (default: 32)"),
+    ("points_per_batch", whole, "clicks decoded together: more memory, the same masks (default: 64)"),
+    ("pred_iou_thresh", number, "least predicted IoU of a mask (default: 0.8, transformers 0.88)"),
+    ("stability_score_thresh", number, "least stability of a mask (default: 0.95)"),
+    ("crop_n_layers", whole, "layers of crops looked at beside the photo (default: 0)"),
+    ("crop_n_points_downscale_factor", number, "fewer points for each layer by this factor (default: 1)"),
+    ("min_mask_region_area", number, "remove holes and islands of fewer pixels (default: 0)"),
+    ("max_hole_area", number, "fill holes of up to so many pixels of the network's masks (default: 0)"),
 )
 
 
@@ -25,47 +30,75 @@ def add_generate(commands: Any) -> None:
         "generate",
         help="segment everything in photos, without prompts",
         description="Find all masks of photos; write overlays, label maps and COCO annotations to a folder. "
-        "Given again, the command goes on where it stopped.",
+        "Given again, the command goes on where it stopped; what was made of another picture, model or "
+        "settings is made anew.",
         epilog="example, a folder of photos, small things looked for in crops as well:\n"
         "  sam2-jax generate photos --output masks --crop-n-layers 1\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     generate.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="picture files or folders")
     generate.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
+    generate.add_argument(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw the masks over the photo as well, a PNG of some megabytes (default: yes)",
+    )
     add_model(generate)
     generate.add_argument(
-        "--preset",
-        choices=("meta", "transformers"),
-        default="meta",
-        help="whose default thresholds (default: %(default)s)",
+        "--preset", choices=("meta", "transformers"), help="whose default thresholds (default: meta)"
     )
     for name, kind, meaning in _GENERATE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         generate.add_argument(option, type=kind, metavar="N", dest=name, help=meaning)
+    add_quiet(generate)
     generate.set_defaults(run=generate_masks)
 
 
 def generate_masks(arguments: argparse.Namespace) -> int:
-    """The `generate` command; 1 if a photo failed, though all others are done."""
-    from sam2_jax.image.annotate import annotate, find_photos
-    from sam2_jax.image.automatic import AutomaticMaskGenerator, MaskGenerationOptions
+    """The `generate` command; 1 if a photo failed, though all others are done.
 
-    photos = find_photos(arguments.photos)
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise ValueError(f"--output must be a folder; {arguments.output} is a file")
+    What can be wrong with the input is found before the model is loaded.
+    """
+    from sam2_jax.image.annotate import annotate, find_photos
+    from sam2_jax.image.automatic import PRESETS, AutomaticMaskGenerator, MaskGenerationOptions
+
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    MaskGenerationOptions(**options)  # what cannot be meant is refused before the model is loaded
-    model = load_model(arguments)
-    generator = AutomaticMaskGenerator(model, preset=arguments.preset, **options)
+    MaskGenerationOptions(**(PRESETS[arguments.preset or "meta"] | options))
+    check_model(arguments)
+    photos = find_photos(arguments.photos)
+    check_writable(arguments.output, is_folder=True)
+
+    model = load_model(arguments, arguments.dtype)
+    preset = {} if arguments.preset is None else {"preset": arguments.preset}
+    generator = AutomaticMaskGenerator(model, **preset, **options)
     start = time.perf_counter()
-    done = annotate(generator, photos, arguments.output, model_name=str(arguments.model))
-    seconds = time.perf_counter() - start
-    before = f", {count(done.skipped, 'photo')} done before" if done.skipped else ""
-    print(
-        f"{arguments.output}: {count(done.masks, 'mask')} in {count(done.photos + done.skipped, 'photo')}"
-        f"{before}; {seconds:.1f} s"
+    done = annotate(
+        generator,
+        photos,
+        arguments.output,
+        model_name=str(arguments.model),
+        draw=arguments.overlay,
+        progress=not arguments.quiet,
     )
+    print(f"{arguments.output}: {_told(done)}; {time.perf_counter() - start:.1f} s")
     for photo, problem in done.failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
+    if not done.masks and done.photos:
+        thresholds = f"{generator.options.pred_iou_thresh:g} and {generator.options.stability_score_thresh:g}"
+        print(
+            "note: no mask was good enough. Lower --pred-iou-thresh and --stability-score-thresh (now "
+            f"{thresholds}) for more, less certain ones",
+            file=sys.stderr,
+        )
     return 1 if done.failed else 0
+
+
+def _told(done: "Summary") -> str:
+    """What was done, as a sentence."""
+    photos = count(done.photos + done.skipped, "photo")
+    before = f", {done.skipped} of them done before" if done.skipped else ""
+    anew = f", {done.renewed} made anew (another picture, model or settings)" if done.renewed else ""
+    kinds = f"; annotations.json has masks of {done.kinds} models or settings" if done.kinds > 1 else ""
+    return f"{count(done.masks, 'mask')} in {photos}{before}{anew}{kinds}"

@@ -1,7 +1,7 @@
 """The `sam2-jax segment` command: objects of a photo from points, boxes and masks."""
 
 import argparse
-import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import check_writable, write_together
 from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE, SAMPLE_POINTS
-from sam2_jax.commands.common import add_model, count, load_model, step
+from sam2_jax.commands.common import add_model, add_quiet, check_model, check_path, count, load_model, step
+from sam2_jax.json_files import json_text
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 from sam2_jax.processing.images import open_image, to_rgb
@@ -125,6 +126,7 @@ def add_segment(commands: Any) -> None:
     segment.add_argument(
         "--json", type=Path, metavar="FILE", help="also write scores, boxes and run lengths there"
     )
+    add_quiet(segment)
     segment.set_defaults(run=segment_photo)
 
 
@@ -147,6 +149,9 @@ def segment_photo(arguments: argparse.Namespace) -> None:
     if not prompts:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
     output = arguments.output or Path(f"{arguments.photo.stem}_segmented.png")
+    check_model(arguments)
+    for prompt in prompts:
+        check_path("mask", prompt.mask or "")
     _check_outputs(arguments, output, prompts)
     photo = to_rgb(open_image(arguments.photo))
     height, width = photo.shape[:2]
@@ -155,14 +160,14 @@ def segment_photo(arguments: argparse.Namespace) -> None:
         _check_prompt(prompt, number, (height, width))
     mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
 
-    model = load_model(arguments)
+    model = load_model(arguments, arguments.dtype)
     processor = model.processor
     with step("prepare the picture"):
         inputs = processor(images=photo)
-    with step("encode the picture (compiled first)"):
+    with step("encode the picture"):
         embeddings = model.get_image_embeddings(inputs["pixel_values"])
         embeddings[-1].block_until_ready()
-    with step(f"decode {count(len(prompts), 'object')} (compiled first)"):
+    with step(f"decode {count(len(prompts), 'object')}"):
         results = _decode(model, processor, embeddings, prompts, mask_prompts, (height, width), arguments.all)
     found = [
         sorted(candidates, key=lambda c: -c.score)[: None if arguments.all else 1]
@@ -241,7 +246,7 @@ def _writers(
                 target = arguments.masks / f"{arguments.photo.stem}_object{number}_mask{rank}.png"
                 writers[target] = save(Image.fromarray(candidate.mask), target)
     if arguments.json:
-        text = json.dumps(_report(arguments, photo, prompts, found))
+        text = json_text(_report(arguments, photo, prompts, found))
         writers[arguments.json] = lambda path: path.write_text(text + "\n", encoding="utf-8")
     return writers
 
@@ -286,23 +291,26 @@ def _check_outputs(arguments: argparse.Namespace, output: Path, prompts: list[Pr
         raise ValueError(f"--output must end in .png, .jpg, .webp, .bmp or .tif; got {output}")
     inputs = [arguments.photo, *(prompt.mask for prompt in prompts if prompt.mask)]
     targets = {"--output": output, "--json": arguments.json}
-    taken = {path.resolve(): str(path) for path in inputs}
+    taken = {_whole(path): str(path) for path in inputs}
     for option, target in targets.items():
         if target is None:
             continue
-        if target.is_dir():
-            raise ValueError(f"{option} must be a file; {target} is a folder")
-        if lost := taken.get(target.resolve()):
+        check_writable(target)
+        if lost := taken.get(_whole(target)):
             raise ValueError(f"{option} {target} would overwrite {lost}; choose another name")
-        taken[target.resolve()] = option
+        taken[_whole(target)] = option
     folder = arguments.masks
     if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--masks must be a folder; {folder} is a file")
+        check_writable(folder, is_folder=True)
         pattern = re.compile(rf"{re.escape(arguments.photo.stem)}_object\d+_mask\d+\.png")
         for path, name in taken.items():
-            if path.parent == folder.resolve() and pattern.fullmatch(path.name):
+            if path.parent == _whole(folder) and pattern.fullmatch(path.name):
                 raise ValueError(f"--masks {folder} would overwrite {name}; choose another folder")
+
+
+def _whole(path: Path) -> Path:
+    """One spelling of a path; unlike Path.resolve it takes links in a circle as they are."""
+    return Path(os.path.realpath(path))
 
 
 def _check_prompt(prompt: Prompt, number: int, size: tuple[int, int]) -> None:

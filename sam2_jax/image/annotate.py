@@ -1,59 +1,101 @@
 """All masks of many photos as files: overlays, label maps, COCO annotations; begun again where it stopped."""
 
+import hashlib
 import json
+import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from sam2_jax.atomic import write_together
+from sam2_jax.atomic import check_writable, write_together
+from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
-from sam2_jax.processing.boxes import bounding_box
+from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
 from sam2_jax.processing.drawing import MAX_LABELS, Drawn, label_map, overlay, palette_image
 from sam2_jax.processing.images import open_image, pictures_in, to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
+from sam2_jax.processing.rle import decode_rle
+from sam2_jax.progress import progress_bar
 
-ANNOTATIONS_FILE = "annotations.json"
-"""The COCO annotations of all photos of a folder."""
+# Options that change how much memory is used and no mask.
+_OF_MEMORY_ONLY = {"points_per_batch"}
+_OVERLAY, _LABELS, _RECORD = "overlay.png", "labels.png", "json"
 
 
 @dataclass
 class Summary:
-    """What has been done. skipped: photos that were done before. failed: what was wrong, by photo."""
+    """What has been done.
+
+    photos: whose masks were found now; of these, renewed are those that had masks of another picture, model
+    or settings. skipped: photos that were done before. masks: of all these. failed: what was wrong, by photo.
+    kinds: how many models or settings the folder's annotations are of, in all.
+    """
 
     photos: int = 0
+    renewed: int = 0
     skipped: int = 0
     masks: int = 0
     failed: dict[Path, str] = field(default_factory=dict)
+    kinds: int = 0
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
-    """The photos named, and those in the folders named, by name.
+    """The photos named, and those in the folders named, by name; what `annotate` wrote there is none.
 
-    Raises ValueError for what is not there, and for two of one name, whose results would be one file.
+    Warns of what is left out of a folder: folders in it, files of other types. Raises ValueError for what is
+    not there, and for two of one name, whose results would be one file.
     """
     photos: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = pictures_in(path)
-            if not inside:
-                raise ValueError(f"there is no picture in {path}")
-            photos += inside
+            photos += _photos_in(path)
         elif path.exists():
             photos.append(path)
         else:
             raise ValueError(f"there is no picture {path}")
     named: dict[str, Path] = {}
     for photo in photos:
+        if f"{photo.name}.{_RECORD}" == ANNOTATIONS_FILE:
+            raise ValueError(f"the results of {photo} would be named {ANNOTATIONS_FILE}: rename it")
         other = named.setdefault(photo.name, photo)
-        if other.resolve() != photo.resolve():
+        if os.path.realpath(other) != os.path.realpath(photo):
             raise ValueError(f"{other} and {photo} have the same name: write them to different folders")
     return list(named.values())
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    pictures = pictures_in(folder)
+    names = {picture.name for picture in pictures}
+    ours = [p for p in pictures if _photo_of(p.name) in names]
+    photos = [p for p in pictures if p not in ours]
+    known = {*pictures, folder / ANNOTATIONS_FILE, *(folder / f"{name}.{_RECORD}" for name in names)}
+    others = [p for p in folder.iterdir() if p not in known and not p.name.startswith(".")]
+    types = Counter(p.suffix.lower() or "no type" for p in others if not p.is_dir())
+    folders = sum(p.is_dir() for p in others)
+    left_out = [f"{n} folder{'s' * (n > 1)}, to be named as well if meant" for n in [folders] if n]
+    if types:
+        kinds = ", ".join(f"{n} of {kind}" for kind, n in types.most_common(5))
+        left_out.append(f"{sum(types.values())} files of types that are not read: {kinds}")
+    if not photos:
+        raise ValueError(f"there is no picture in {folder}" + "".join(f"; {what}" for what in left_out))
+    if left_out:
+        warnings.warn(f"{folder}: left out: {'; '.join(left_out)}", stacklevel=3)
+    return photos
+
+
+def _photo_of(name: str) -> str | None:
+    """Of which photo this is the name of an overlay or a label map, if it is one."""
+    ends = (f".{_OVERLAY}", f".{_LABELS}")
+    return next((name.removesuffix(end) for end in ends if name.endswith(end)), None)
 
 
 def annotate(
@@ -62,133 +104,179 @@ def annotate(
     output: Path,
     *,
     model_name: str = "",
+    draw: bool = True,
     progress: bool = True,
 ) -> Summary:
-    """Find the masks of photos and write them to a folder; a photo that was done before is left alone.
+    """Find the masks of photos and write them to a folder; what was done before is not done again.
 
-    For PHOTO.jpg there are PHOTO.jpg.overlay.png, PHOTO.jpg.labels.png (see `label_map`; a palette, or 16
-    bits for more than 255 masks) and PHOTO.jpg.json, which appears last; in the end ANNOTATIONS_FILE holds
-    all that the folder has, in COCO's layout. A photo at fault is noted and does not stop the rest.
-    model_name is recorded. progress shows bars. Raises ValueError if the folder cannot be written, or was
-    made with other settings.
+    For PHOTO.jpg there are PHOTO.jpg.overlay.png, unless draw is False, PHOTO.jpg.labels.png (see
+    `label_map`; a palette, or 16 bits for more than 255 masks) and PHOTO.jpg.json, which appears last; in the
+    end ANNOTATIONS_FILE holds all that the folder has, in COCO's layout. An annotation's label is its value
+    in the label map.
+
+    What is there is a photo's result if it was made of the same bytes, by the same weights, with the same
+    settings, wherever photo and model lie now and whatever the model is called; if not, it is made anew. A
+    photo at fault is noted and does not stop the rest; what the folder has of another picture of its name is
+    removed. model_name is recorded. progress shows bars. Raises ValueError if the folder cannot be written.
     """
-    settings = _settings(generator, model_name)
+    check_writable(output, is_folder=True)
+    results = _Results(output, _made_of(generator, model_name), draw)
     summary = Summary()
-    waiting = []
-    for photo in photos:
-        if (made := _read_done(output, photo)) is None:
-            waiting.append(photo)
-        elif made["info"]["settings"] != settings:
-            raise ValueError(
-                f"{_path(output, photo, 'json')} was made with other settings or another model: choose "
-                "another folder, or remove it"
-            )
-        else:
-            summary.skipped += 1
-            summary.masks += len(made["annotations"])
+    several = progress and len(photos) > 1
     with (
-        tqdm(waiting, desc="photos", unit="photo", disable=not progress or len(waiting) < 2) as bar,
+        progress_bar(total=len(photos), desc="photos", unit="photo", show=several) as bar,
         ThreadPoolExecutor(1) as writer,
     ):
         writing: Future[None] | None = None
-        for photo, picture in zip(waiting, read_ahead(_read, waiting), strict=True):
+        for photo in read_ahead(results.look, photos):
             try:
-                if isinstance(picture, ValueError):
-                    raise picture
-                found = generator.find(picture, progress)
+                work = _work(generator, photo, results, summary, progress)
             except ValueError as error:  # unreadable, or too small for so many layers of crops
-                summary.failed[photo] = str(error)
-            else:
-                summary.photos += 1
-                summary.masks += len(found)
+                summary.failed[photo.path] = str(error)
+                work = partial(results.remove, photo) if photo.is_outdated else None
+            if work is not None:
                 if writing:
                     writing.result()
-                writing = writer.submit(_write_photo, output, photo, picture, found, settings)
+                writing = writer.submit(work)
             bar.update()
-            bar.set_postfix(masks=summary.masks, failed=len(summary.failed))
+            bar.set_postfix(masks=summary.masks, failed=len(summary.failed), refresh=False)
         if writing:
             writing.result()
-    _write_all(output, [photo for photo in photos if photo not in summary.failed], settings)
+    summary.kinds = gather(output)
     return summary
 
 
-def _read(photo: Path) -> np.ndarray | ValueError:
-    """A photo's picture, or what is wrong with it."""
-    try:
-        return to_rgb(open_image(photo))
-    except ValueError as error:
-        return error
-
-
-def _settings(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:
-    options = asdict(generator.options)
-    if options["point_grids"] is not None:
-        options["point_grids"] = [grid.tolist() for grid in options["point_grids"]]
-    return {"model": model_name} | options
-
-
-def _path(output: Path, photo: Path, kind: str) -> Path:
-    return output / f"{photo.name}.{kind}"
-
-
-def _read_done(output: Path, photo: Path) -> dict[str, Any] | None:
-    """What was written for a photo, if it was finished."""
-    try:
-        made = json.loads(_path(output, photo, "json").read_text(encoding="utf-8"))
-        return made if made["info"]["settings"] and made["images"] and "annotations" in made else None
-    except (OSError, ValueError, KeyError, TypeError):
+def _work(
+    generator: AutomaticMaskGenerator, photo: "_Photo", results: "_Results", summary: Summary, progress: bool
+) -> Callable[[], None] | None:
+    """Find and count a photo's masks; returns what writes them. Raises ValueError for a photo at fault."""
+    if photo.problem is not None:
+        raise ValueError(photo.problem)
+    if photo.picture is None:
+        summary.skipped += 1
+        summary.masks += photo.masks
         return None
-
-
-def _write_photo(
-    output: Path, photo: Path, picture: np.ndarray, found: list[GeneratedMask], settings: dict[str, Any]
-) -> None:
-    masks = np.array([each.mask for each in found]).reshape(-1, *picture.shape[:2])
-    labels = label_map(masks)
-    labelled = palette_image(labels) if len(masks) <= MAX_LABELS else Image.fromarray(labels)
-    drawn = overlay(picture, [Drawn(mask) for mask in masks])
-    height, width = picture.shape[:2]
-    image = {"id": 1, "file_name": photo.name, "width": width, "height": height}
+    if photo.record is not None:
+        summary.skipped += 1
+        summary.masks += photo.masks
+        masks = [decode_rle(annotation["segmentation"]) for annotation in photo.record["annotations"]]
+        return partial(results.write, photo, masks, photo.record["annotations"])
+    found = generator.find(photo.picture, progress)
+    summary.photos += 1
+    summary.renewed += photo.is_outdated
+    summary.masks += len(found)
     annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
-    write_together(
-        {
-            _path(output, photo, "overlay.png"): lambda path: drawn.save(path, "PNG"),
-            _path(output, photo, "labels.png"): lambda path: labelled.save(path, "PNG"),
-            # Moved into place last: where it is, the photo is done.
-            _path(output, photo, "json"): _coco_writer([image], annotations, settings),
-        }
-    )
+    return partial(results.write, photo, [each.mask for each in found], annotations)
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo and what the folder has of it.
+
+    picture: uint8 [H, W, 3]; None if nothing is to be done. digest: of the file's bytes. record: the photo's
+    own, where only pictures are missing beside it. is_outdated: whether there are results of another picture,
+    model or settings. masks: how many there are in a result that is right. problem: what is wrong with it.
+    """
+
+    path: Path
+    digest: str = ""
+    picture: np.ndarray | None = None
+    record: dict[str, Any] | None = None
+    is_outdated: bool = False
+    masks: int = 0
+    problem: str | None = None
+
+
+class _Results:
+    """A folder of results: which of them are a photo's, and how they are written."""
+
+    def __init__(self, output: Path, made_of: dict[str, Any], draw: bool) -> None:
+        self.output, self.made_of, self.draw = output, made_of, draw
+
+    def look(self, path: Path) -> _Photo:
+        """See what is there of a photo, and read its picture if there is something to do."""
+        photo = _Photo(path)
+        try:
+            photo = replace(photo, digest=_digest(path))
+            masks = self._masks_of(photo)
+            photo = replace(photo, masks=masks or 0)
+            if masks is None:
+                photo = replace(photo, is_outdated=self._path(photo, _RECORD).exists())
+            else:
+                wanted = (_OVERLAY, _LABELS) if self.draw else (_LABELS,)
+                if all(self._path(photo, kind).exists() for kind in wanted):
+                    return photo
+                photo = replace(photo, record=read_record(self._path(photo, _RECORD)))
+            return replace(photo, picture=to_rgb(open_image(path)))
+        except FileNotFoundError:
+            return replace(photo, problem=f"there is no picture {path}")
+        except OSError as error:
+            return replace(photo, problem=error.strerror or str(error))
+        except ValueError as error:
+            return replace(photo, problem=str(error))
+
+    def write(self, photo: _Photo, masks: list[np.ndarray], annotations: list[dict[str, Any]]) -> None:
+        """Write all files of a photo's masks, the record last: where it is, the photo is done."""
+        assert photo.picture is not None
+        height, width = photo.picture.shape[:2]
+        labels = label_map(np.array(masks).reshape(-1, height, width))
+        labelled = palette_image(labels) if len(masks) <= MAX_LABELS else Image.fromarray(labels)
+        writers: dict[Path, Callable[[Path], object]] = {}
+        if self.draw:
+            drawn = overlay(photo.picture, [Drawn(mask) for mask in masks])
+            writers[self._path(photo, _OVERLAY)] = lambda path: drawn.save(path, "PNG")
+        writers[self._path(photo, _LABELS)] = lambda path: labelled.save(path, "PNG")
+        image = {"id": 1, "file_name": photo.path.name, "width": width, "height": height}
+        image |= {"sha256": photo.digest, "masks": len(masks)}
+        record = partial(write_record, made_of=self.made_of, image=image, annotations=annotations)
+        if photo.is_outdated:
+            self.remove(photo)
+        write_together(writers | {self._path(photo, _RECORD): record})
+
+    def remove(self, photo: _Photo) -> None:
+        """Take away a photo's results, the record first."""
+        for path in (
+            self.output / ANNOTATIONS_FILE,
+            *(self._path(photo, k) for k in (_RECORD, _LABELS, _OVERLAY)),
+        ):
+            path.unlink(missing_ok=True)
+
+    def _masks_of(self, photo: _Photo) -> int | None:
+        """How many masks a record has that is of this photo's bytes, these weights and these settings."""
+        if (head := read_head(self._path(photo, _RECORD))) is None:
+            return None
+        info, image = head
+        same = all(info.get(name) == self.made_of[name] for name in ("weights", "settings"))
+        masks = image.get("masks")
+        return masks if same and image.get("sha256") == photo.digest and isinstance(masks, int) else None
+
+    def _path(self, photo: _Photo, kind: str) -> Path:
+        return self.output / f"{photo.path.name}.{kind}"
+
+
+def _made_of(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:
+    """What masks are made by: a model's name, for people; its weights; the settings on which masks depend."""
+    model, options = generator.model, asdict(generator.options)
+    settings = {name: value for name, value in options.items() if name not in _OF_MEMORY_ONLY}
+    processing = generator.processor.image_processor.to_dict()
+    processing.pop("mask_size", None)  # of label maps, which are not read here
+    settings |= {
+        "dtype": str(jnp.dtype(model.module.dtype)),
+        "padding": model.padding,
+        "image_processor": processing,
+        "configuration": model.config.to_dict(),
+    }
+    plain = json.loads(json.dumps(settings, default=lambda array: array.tolist()))
+    return {"model": model_name, "weights": fingerprint(model.params), "settings": plain}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _annotation(found: GeneratedMask, number: int) -> dict[str, Any]:
     """The generator's record as COCO's annotation, whose box has the last pixel inside."""
-    of_coco = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0}
-    return found.record("coco_rle") | of_coco | {"bbox": list(bounding_box(found.mask))}
-
-
-def _write_all(output: Path, photos: Sequence[Path], settings: dict[str, Any]) -> None:
-    """Gather what was written for the photos into one file of COCO annotations."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, photo in enumerate(photos, 1):
-        made = _read_done(output, photo)
-        if made is None:
-            continue
-        images.append(made["images"][0] | {"id": number})
-        for annotation in made["annotations"]:
-            annotations.append(annotation | {"id": len(annotations) + 1, "image_id": number})
-    write_together({output / ANNOTATIONS_FILE: _coco_writer(images, annotations, settings)})
-
-
-def _coco_writer(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], settings: dict[str, Any]
-) -> Callable[[Path], object]:
-    """What writes these in COCO's layout to a path."""
-    coco = {
-        "info": {"description": "masks found by sam2_jax", "settings": settings},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "object"}],
-    }
-    text = json.dumps(coco) + "\n"
-    return lambda path: path.write_text(text, encoding="utf-8")
+    of_coco = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "label": number}
+    x, y, width, height = found.bbox
+    return found.record("coco_rle") | of_coco | {"bbox": [x, y, width + 1, height + 1]}

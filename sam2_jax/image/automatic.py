@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sam2_jax.checks import check_options, read_flag, shown
 from sam2_jax.image.generation_options import OPTION_NAMES, PRESETS, MaskGenerationOptions, merge_options
@@ -24,6 +23,7 @@ from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes
 from sam2_jax.processing.images import to_rgb
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import convert_rle, decode_rle, rle_area
+from sam2_jax.progress import progress_bar
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
@@ -137,10 +137,7 @@ class AutomaticMaskGenerator:
         crops = [(box, grid) for boxes, grid in zip(layers, grids, strict=True) for box in boxes]
         total = sum(len(grid) for _, grid in crops)
         chosen: list[GeneratedMask] = []
-        # None: no bar where nobody watches, in a log file say.
-        with tqdm(
-            total=total, desc="masks", unit="point", leave=None, disable=None if progress else True
-        ) as bar:
+        with progress_bar(total=total, desc="masks", unit="point", leave=None, show=progress) as bar:
             for box, grid in crops:
                 found: list[Candidate] = []
                 for candidates, points in self._candidates(picture, box, grid):

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
 from sam2_jax.processing.boxes import mask_to_boxes
 from sam2_jax.processing.masks import depth_inside
+from sam2_jax.progress import progress_bar
 from sam2_jax.training.datasets import Example
 from sam2_jax.training.losses import mask_iou
 
@@ -51,7 +51,7 @@ def evaluate(
         raise ValueError(f"clicks must be at least 1; got {clicks}")
     rows = [
         _evaluate_example(model, example, clicks)
-        for example in tqdm(examples, desc="evaluating", unit="picture", disable=not progress)
+        for example in progress_bar(examples, desc="evaluating", unit="picture", show=progress)
     ]
     if not rows:
         raise ValueError("examples must not be empty")

@@ -15,11 +15,11 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from sam2_jax.atomic import write_text
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.progress import progress_bar
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions, learning_rate_schedule, make_optimizer
@@ -114,7 +114,7 @@ def train(
         coming = batches(
             source, model.config, options.batch_size, options.objects, options.seed, numbers, processes
         )
-        with tqdm(total=end, initial=start, unit="step", desc="training", disable=not progress) as bar:
+        with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
             for number, batch in zip(numbers, coming, strict=True):
                 state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
                 # Looked at one step late, while the device works on the next.
