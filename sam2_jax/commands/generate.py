@@ -46,7 +46,9 @@ def add_generate(commands: Any) -> None:
     )
     add_model(generate)
     generate.add_argument(
-        "--preset", choices=("meta", "transformers"), help="whose default thresholds (default: meta)"
+        "--preset",
+        choices=("meta", "transformers"),
+        help="whose thresholds (default: the model's own if it brings some, else meta)",
     )
     for name, kind, meaning in _GENERATE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
@@ -61,18 +63,18 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     What can be wrong with the input is found before the model is loaded.
     """
     from sam2_jax.image.annotate import annotate, find_photos
-    from sam2_jax.image.automatic import PRESETS, AutomaticMaskGenerator, MaskGenerationOptions
+    from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
 
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    MaskGenerationOptions(**(PRESETS[arguments.preset or "meta"] | options))
+    MaskGenerationOptions(**merge_options(PRESETS[arguments.preset or "meta"], options))
     check_model(arguments)
     photos = find_photos(arguments.photos)
     check_writable(arguments.output, is_folder=True)
 
     model = load_model(arguments, arguments.dtype)
-    preset = {} if arguments.preset is None else {"preset": arguments.preset}
-    generator = AutomaticMaskGenerator(model, **preset, **options)
+    generator = AutomaticMaskGenerator(model, arguments.preset, **options)
     start = time.perf_counter()
     done = annotate(
         generator,

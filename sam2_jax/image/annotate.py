@@ -20,7 +20,7 @@ from sam2_jax.atomic import check_writable, write_together
 from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
-from sam2_jax.processing.drawing import MAX_LABELS, Drawn, label_map, overlay, palette_image
+from sam2_jax.processing.drawing import MAX_LABELS, palette_image, tint
 from sam2_jax.processing.images import open_image, pictures_in, to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.processing.rle import decode_rle
@@ -159,14 +159,13 @@ def _work(
     if photo.record is not None:
         summary.skipped += 1
         summary.masks += photo.masks
-        masks = [decode_rle(annotation["segmentation"]) for annotation in photo.record["annotations"]]
-        return partial(results.write, photo, masks, photo.record["annotations"])
+        return partial(results.write, photo, photo.record["annotations"])
     found = generator.find(photo.picture, progress)
     summary.photos += 1
     summary.renewed += photo.is_outdated
     summary.masks += len(found)
     annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
-    return partial(results.write, photo, [each.mask for each in found], annotations)
+    return partial(results.write, photo, annotations)
 
 
 @dataclass(frozen=True)
@@ -215,19 +214,17 @@ class _Results:
         except ValueError as error:
             return replace(photo, problem=str(error))
 
-    def write(self, photo: _Photo, masks: list[np.ndarray], annotations: list[dict[str, Any]]) -> None:
+    def write(self, photo: _Photo, annotations: list[dict[str, Any]]) -> None:
         """Write all files of a photo's masks, the record last: where it is, the photo is done."""
         assert photo.picture is not None
         height, width = photo.picture.shape[:2]
-        labels = label_map(np.array(masks).reshape(-1, height, width))
-        labelled = palette_image(labels) if len(masks) <= MAX_LABELS else Image.fromarray(labels)
+        drawn, labels = _draw(photo.picture, annotations, self.draw)
         writers: dict[Path, Callable[[Path], object]] = {}
-        if self.draw:
-            drawn = overlay(photo.picture, [Drawn(mask) for mask in masks])
+        if drawn is not None:
             writers[self._path(photo, _OVERLAY)] = lambda path: drawn.save(path, "PNG")
-        writers[self._path(photo, _LABELS)] = lambda path: labelled.save(path, "PNG")
+        writers[self._path(photo, _LABELS)] = lambda path: labels.save(path, "PNG")
         image = {"id": 1, "file_name": photo.path.name, "width": width, "height": height}
-        image |= {"sha256": photo.digest, "masks": len(masks)}
+        image |= {"sha256": photo.digest, "masks": len(annotations)}
         record = partial(write_record, made_of=self.made_of, image=image, annotations=annotations)
         if photo.is_outdated:
             self.remove(photo)
@@ -252,6 +249,24 @@ class _Results:
 
     def _path(self, photo: _Photo, kind: str) -> Path:
         return self.output / f"{photo.path.name}.{kind}"
+
+
+def _draw(
+    picture: np.ndarray, annotations: list[dict[str, Any]], with_overlay: bool
+) -> tuple[Image.Image | None, Image.Image]:
+    """The overlay, if wanted, and the label map as `overlay` and `label_map` make them.
+
+    One mask after the other is drawn, the largest first: all at once would fill the memory.
+    """
+    labels = np.zeros(picture.shape[:2], np.uint8 if len(annotations) <= MAX_LABELS else np.uint16)
+    canvas = picture.astype(np.float32) if with_overlay else None
+    for annotation in sorted(annotations, key=lambda annotation: -annotation["area"]):
+        mask, label = decode_rle(annotation["segmentation"]), annotation["label"]
+        labels[mask] = label
+        if canvas is not None:
+            tint(canvas, mask, label - 1)
+    labelled = palette_image(labels) if len(annotations) <= MAX_LABELS else Image.fromarray(labels)
+    return None if canvas is None else Image.fromarray(canvas.round().astype(np.uint8)), labelled
 
 
 def _made_of(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:

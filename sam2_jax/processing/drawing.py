@@ -41,22 +41,35 @@ class Drawn:
 
 def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
     """Draw objects over a photo, uint8 [H, W, 3], small ones above large ones, each in its own colour."""
-    unit = max(1, round(max(photo.shape[:2]) / 500))
     canvas = photo.astype(np.float32)
-    colours = [(int(r), int(g), int(b)) for r, g, b in palette()[1:]]
-    coloured = [(drawn, colours[i % len(colours)]) for i, drawn in enumerate(objects)]
-    for drawn, colour in sorted(coloured, key=lambda item: -int(item[0].mask.sum())):
-        window = _window(drawn.mask, unit)
-        mask, part = drawn.mask[window], canvas[window]
-        part[mask] = part[mask] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
-        part[_outline(mask, unit)] = colour
+    for i, drawn in sorted(enumerate(objects), key=lambda item: -int(item[1].mask.sum())):
+        tint(canvas, drawn.mask, i)
     image = Image.fromarray(canvas.round().astype(np.uint8))
-    pen = ImageDraw.Draw(image)
-    for drawn, colour in coloured:
-        _draw_prompts(pen, drawn, colour, unit)
-    for drawn, colour in coloured:
-        _draw_caption(pen, drawn, colour, unit)
+    pen, unit = ImageDraw.Draw(image), _unit(photo)
+    for i, drawn in enumerate(objects):
+        _draw_prompts(pen, drawn, _colour(i), unit)
+    for i, drawn in enumerate(objects):
+        _draw_caption(pen, drawn, _colour(i), unit)
     return image
+
+
+def tint(canvas: np.ndarray, mask: np.ndarray, index: int) -> None:
+    """Tint and outline a mask, bool [H, W], on a canvas, float32 [H, W, 3], in the colour of its index."""
+    unit, colour = _unit(canvas), _colour(index)
+    window = _window(mask, unit)
+    mask, part = mask[window], canvas[window]
+    part[mask] = part[mask] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
+    part[_outline(mask, unit)] = colour
+
+
+def _unit(canvas: np.ndarray) -> int:
+    """How thick a thin line is on a picture of this size."""
+    return max(1, round(max(canvas.shape[:2]) / 500))
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    r, g, b = palette()[1 + index % (len(palette()) - 1)].tolist()
+    return r, g, b
 
 
 def contact_sheet(

@@ -17,6 +17,7 @@ from sam2_jax.commands import main
 from sam2_jax.image.annotate import find_photos
 from sam2_jax.image.automatic import AutomaticMaskGenerator
 from sam2_jax.processing.boxes import bounding_box
+from sam2_jax.processing.drawing import Drawn, label_map, overlay
 from sam2_jax.processing.rle import decode_rle
 
 OPTIONS = ["--points-per-side", "4", "--pred-iou-thresh", "0.5", "--stability-score-thresh", "0.6"]
@@ -70,19 +71,22 @@ def test_a_folder_becomes_files(
         labels = np.asarray(image_file)
     of_first = coco.loadAnns(coco.getAnnIds(imgIds=1))
     assert labels.max() == len(of_first) > 1
-    covered = np.zeros((60, 90), bool)
+    masks = []
     for annotation in of_first:
         mask = coco.annToMask(annotation).astype(bool)
         np.testing.assert_array_equal(mask, decode_rle(annotation["segmentation"]))
         assert annotation["area"] == mask.sum()
         assert annotation["bbox"] == list(bounding_box(mask))
         assert not (labels == annotation["label"])[~mask].any()
-        covered |= mask
-    np.testing.assert_array_equal(labels > 0, covered)
+        masks.append(mask)
+    np.testing.assert_array_equal(labels, label_map(masks))
+    with Image.open(out / "a.png.overlay.png") as drawn, Image.open(photos / "a.png") as photo:
+        expected = overlay(np.asarray(photo), [Drawn(mask) for mask in masks])
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
     # In all photos but the first, ids go on where labels begin again.
     assert coco.loadAnns(coco.getAnnIds(imgIds=2))[0]["label"] == 1
-    with Image.open(out / "b.jpg.overlay.png") as overlay:
-        assert overlay.size == (60, 90)
+    with Image.open(out / "b.jpg.overlay.png") as drawn:
+        assert drawn.size == (60, 90)
 
 
 @pytest.fixture
