@@ -4,11 +4,15 @@ Source: Ravi et al. 2024 (arXiv:2408.00714), appendix on training; Meta's traini
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from sam2_jax.training.parameters import Flat
 
 
 class OptimizerOptions(NamedTuple):
@@ -41,22 +45,58 @@ def learning_rate_schedule(options: OptimizerOptions, steps: int) -> optax.Sched
     )
 
 
-def make_optimizer(
-    options: OptimizerOptions, steps: int, trained: Collection[str], blocks: int
-) -> optax.MultiSteps:
-    """The optimiser of flat parameters of the names `trained`, for training of this many steps.
+class Group(NamedTuple):
+    """Parameters that move alike. scale: their share of the learning rate."""
 
-    blocks: how many the backbone has. A gradient that is not finite is left out and counted in the state's
-    skip_state.
+    scale: float
+    is_decayed: bool
+
+
+Vectors = dict[Group, jax.Array]
+
+
+class Layout:
+    """Where each parameter lies in a few vectors, one of each group, that the optimiser moves as a whole.
+
+    Moved one by one, hundreds of parameters are thousands of small programs, most of a step's compilation.
     """
-    scales = {name: layer_scale(name, blocks, options.layer_decay) for name in trained}
-    decayed = {name: not re.search(r"\.(bias|scale)$", name) for name in trained}
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], blocks: int, layer_decay: float) -> None:
+        """Lay out flat parameters of these names and shapes. blocks: how many the backbone has."""
+        self.groups: dict[Group, dict[str, tuple[int, ...]]] = {}
+        for name, shape in shapes.items():
+            is_decayed = not name.endswith((".bias", ".scale"))
+            group = Group(layer_scale(name, blocks, layer_decay), is_decayed)
+            self.groups.setdefault(group, {})[name] = shape
+
+    def pack(self, flat: Mapping[str, Any]) -> Vectors:
+        """Flat parameters as vectors."""
+        return {
+            group: jnp.concatenate([jnp.ravel(flat[name]) for name in shapes])
+            for group, shapes in self.groups.items()
+        }
+
+    def unpack(self, vectors: Vectors) -> Flat:
+        """Vectors as the flat parameters that they are made of."""
+        flat: Flat = {}
+        for group, shapes in self.groups.items():
+            parts = jax.lax.split(vectors[group], [prod(shape) for shape in shapes.values()])
+            flat |= {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+        return flat
+
+
+def make_optimizer(options: OptimizerOptions, steps: int, layout: Layout) -> optax.MultiSteps:
+    """The optimiser of vectors laid out so, for training of this many steps.
+
+    A gradient that is not finite is left out and counted in the state's skip_state.
+    """
+    decayed = {group: group.is_decayed for group in layout.groups}
     chain = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
         optax.scale_by_adam(),
         optax.add_decayed_weights(options.weight_decay, decayed),
         optax.scale_by_learning_rate(learning_rate_schedule(options, steps)),
-        optax.stateless(lambda updates, _: {name: scales[name] * update for name, update in updates.items()}),
+        optax.stateless(lambda updates, _: {group: group.scale * updates[group] for group in updates}),
     )
     return optax.MultiSteps(chain, options.accumulate, should_skip_update_fn=optax.skip_not_finite)
 

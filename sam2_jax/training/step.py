@@ -10,7 +10,7 @@ import optax
 from sam2_jax.model.mask_decoder import MaskPrediction
 from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
 from sam2_jax.training.losses import Losses, LossWeights, mask_iou, segmentation_losses
-from sam2_jax.training.optimizer import is_skipped
+from sam2_jax.training.optimizer import Layout, Vectors, is_skipped
 from sam2_jax.training.parameters import Flat, merge_parameters
 from sam2_jax.training.prompts import PromptOptions, Prompts, correct, first_prompts
 
@@ -33,11 +33,11 @@ class Batch(NamedTuple):
 class TrainState(NamedTuple):
     """All that changes in training, of numbers only: saved and read back, it goes on to the same numbers.
 
-    step: how many were done. trained: flat parameters. optimizer: the optimiser's state.
+    step: how many were done. trained: parameters, laid out as the optimiser has them. optimizer: its state.
     """
 
     step: jax.Array
-    trained: Flat
+    trained: Vectors
     optimizer: Any
 
 
@@ -112,6 +112,7 @@ def train_step(
     key: jax.Array,
     *,
     module: Sam2,
+    layout: Layout,
     optimizer: optax.MultiSteps,
     prompts: PromptOptions,
     weights: LossWeights,
@@ -119,8 +120,8 @@ def train_step(
     """Do one step; key is that of the whole training, and the step's own is made of it."""
     step_key = jax.random.fold_in(key, state.step)
 
-    def loss(trained: Flat) -> tuple[jax.Array, tuple[Losses, jax.Array]]:
-        params = merge_parameters(trained, frozen)
+    def loss(trained: Vectors) -> tuple[jax.Array, tuple[Losses, jax.Array]]:
+        params = merge_parameters(layout.unpack(trained), frozen)
         losses, ious = rounds_of_prompts(module, params, batch, step_key, prompts, weights)
         losses = jax.tree.map(jnp.sum, losses)
         return losses.total, (losses, ious)
@@ -139,8 +140,8 @@ def train_step(
 
 
 def compiled_step(
-    module: Sam2, optimizer: optax.MultiSteps, prompts: PromptOptions, weights: LossWeights
+    module: Sam2, layout: Layout, optimizer: optax.MultiSteps, prompts: PromptOptions, weights: LossWeights
 ) -> Any:
     """`train_step` compiled; the state it is given is used up."""
-    step = partial(train_step, module=module, optimizer=optimizer, prompts=prompts, weights=weights)
-    return jax.jit(step, donate_argnums=0)
+    options = {"module": module, "layout": layout, "optimizer": optimizer}
+    return jax.jit(partial(train_step, **options, prompts=prompts, weights=weights), donate_argnums=0)

@@ -17,12 +17,13 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sam2_jax.atomic import write_text
+from sam2_jax.checkpoint import names
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.progress import progress_bar
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
-from sam2_jax.training.optimizer import OptimizerOptions, learning_rate_schedule, make_optimizer
+from sam2_jax.training.optimizer import Layout, OptimizerOptions, learning_rate_schedule, make_optimizer
 from sam2_jax.training.parameters import merge_parameters, split_parameters
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
@@ -31,6 +32,8 @@ from sam2_jax.training.step import Metrics, TrainState, compiled_step
 TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
 # After this many gradients in a row that are not finite, something is wrong that going on will not mend.
 _MOST_SKIPPED = 10
+# How checkpoints are made up. In 1, the optimiser had each parameter for itself.
+_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,10 @@ def train(
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
     split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
     blocks = sum(model.config.vision_config.backbone_config.blocks_per_stage)
-    optimizer, step = _program(module, options, tuple(split.trained), blocks)
+    layout, optimizer, step = _program(module, options, tuple(names.shapes(split.trained).items()), blocks)
     spread, everywhere = _shardings(devices, options.batch_size)
-    # Copies: a step uses its state up, and the model keeps its own.
-    trained = jax.tree.map(jnp.copy, split.trained)
+    # Copies: a vector of one parameter is the model's own, and a step uses its state up.
+    trained = jax.tree.map(jnp.copy, layout.pack(split.trained))
     state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
     end = min(options.steps, options.steps if stop_at is None else stop_at)
     with closing(_Record(folder, options, checkpoint_every)) as record:
@@ -123,17 +126,18 @@ def train(
                 bar.update()
                 record.save(number + 1, state, is_last=number + 1 == end)
             record.log(watch.finish())
-    params = merge_parameters(state.trained, split.frozen)
+    params = merge_parameters(layout.unpack(state.trained), split.frozen)
     return Sam2Model(model.config, params, dtype=model.module.dtype, padding=model.padding), record.rows
 
 
 @lru_cache(maxsize=8)
 def _program(
-    module: Sam2, options: TrainingOptions, trained: tuple[str, ...], blocks: int
-) -> tuple[optax.MultiSteps, Any]:
+    module: Sam2, options: TrainingOptions, trained: tuple[tuple[str, tuple[int, ...]], ...], blocks: int
+) -> tuple[Layout, optax.MultiSteps, Any]:
     """The optimiser and the compiled step: the same ones for the same training, taken up again say."""
-    optimizer = make_optimizer(options.optimizer, options.steps, trained, blocks)
-    return optimizer, compiled_step(module, optimizer, options.prompts, options.weights)
+    layout = Layout(dict(trained), blocks, options.optimizer.layer_decay)
+    optimizer = make_optimizer(options.optimizer, options.steps, layout)
+    return layout, optimizer, compiled_step(module, layout, optimizer, options.prompts, options.weights)
 
 
 def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
@@ -207,7 +211,8 @@ class _Record:
         self.manager: ocp.CheckpointManager | None = None
         if folder is None:
             return
-        self._check_options(folder, json.loads(json.dumps(asdict(options))))
+        given = {"checkpoints": _CHECKPOINTS, **asdict(options)}
+        self._check_options(folder, json.loads(json.dumps(given)))
         self.manager = ocp.CheckpointManager(
             (folder / "checkpoints").resolve(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
@@ -217,6 +222,11 @@ class _Record:
         path = folder / "training.json"
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
+            if before.get("checkpoints") != _CHECKPOINTS:
+                raise ValueError(
+                    f"{folder} holds a training of another version of sam2_jax, whose checkpoints this one "
+                    "does not read: choose another folder, or go on with that version"
+                )
             if changed := sorted(name for name in options if options[name] != before.get(name)):
                 raise ValueError(
                     f"{folder} holds a training with other options ({', '.join(changed)}): choose another "

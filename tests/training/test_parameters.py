@@ -11,6 +11,7 @@ from small_models import random_tensors, smallest_config
 
 from sam2_jax.checkpoint import names
 from sam2_jax.training.optimizer import (
+    Layout,
     OptimizerOptions,
     is_skipped,
     layer_scale,
@@ -227,15 +228,19 @@ class Descent:
 
     def __init__(self, options: OptimizerOptions) -> None:
         self.params = dict(SMALL)
-        optimizer = make_optimizer(options, 100, self.params, blocks=2)
-        self.state = optimizer.init(self.params)
+        self.layout = Layout(names.shapes(SMALL), 2, options.layer_decay)
+        optimizer = make_optimizer(options, 100, self.layout)
+        self.state = optimizer.init(self.layout.pack(SMALL))
         self.update = jax.jit(optimizer.update)
 
     def follow(self, gradient: dict[str, Any]) -> dict[str, np.ndarray]:
         """Do one step; returns by how much each parameter moved."""
-        updates, self.state = self.update(gradient, self.state, self.params)
-        self.params = {name: value + np.asarray(updates[name]) for name, value in self.params.items()}
-        return {name: np.asarray(update) for name, update in updates.items()}
+        updates, self.state = self.update(
+            self.layout.pack(gradient), self.state, self.layout.pack(self.params)
+        )
+        moved = {name: np.asarray(update) for name, update in self.layout.unpack(updates).items()}
+        self.params = {name: value + moved[name] for name, value in self.params.items()}
+        return moved
 
 
 def gradient_of(seed: int, scale: float = 1) -> dict[str, np.ndarray]:
@@ -244,6 +249,45 @@ def gradient_of(seed: int, scale: float = 1) -> dict[str, np.ndarray]:
 
 
 ZERO = gradient_of(0, scale=0)
+
+
+def test_parameters_lie_side_by_side_with_those_that_move_alike() -> None:
+    layout = Layout(names.shapes(SMALL), 2, 0.5)
+    packed = layout.pack(SMALL)
+    assert {tuple(group): len(vector) for group, vector in packed.items()} == {
+        (0.25, True): 4,
+        (0.5, False): 2,
+        (1.0, False): 2,
+        (1.0, True): 4,
+    }
+    unpacked = layout.unpack(packed)
+    assert set(unpacked) == set(SMALL)
+    for name, value in unpacked.items():
+        np.testing.assert_array_equal(value, SMALL[name])
+
+
+def test_vectors_move_as_parameters_would_one_by_one() -> None:
+    """A reference made of optax: an optimiser of each parameter's own, of its own options."""
+    options = OptimizerOptions(
+        learning_rate=0.01, warmup_steps=2, weight_decay=0.3, layer_decay=0.5, clip_norm=0.5
+    )
+    rate = learning_rate_schedule(options, 100)
+    decayed = {name: not name.endswith((".bias", ".scale")) for name in SMALL}
+    one_by_one = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(rate, weight_decay=0.3, mask=decayed),
+    )
+    params: dict[str, Any] = dict(SMALL)
+    state = one_by_one.init(params)
+    update = jax.jit(one_by_one.update)
+    descent = Descent(options)
+    for step in range(4):
+        updates, state = update(gradient_of(step), state, params)
+        moved = descent.follow(gradient_of(step))
+        for name, value in moved.items():
+            expected = layer_scale(name, 2, 0.5) * updates[name]
+            np.testing.assert_allclose(value, expected, rtol=2e-6)
+        params = dict(descent.params)
 
 
 def test_the_first_update_goes_against_the_gradient_by_the_learning_rate() -> None:
@@ -261,8 +305,9 @@ def test_weight_decay_leaves_biases_and_norm_scales_alone() -> None:
 
 def test_blocks_learn_slower_the_earlier_they_are_and_decay_slower_too() -> None:
     gradient = gradient_of(1)
-    full = Descent(STEADY._replace(weight_decay=0.5)).follow(gradient)
-    slower = Descent(STEADY._replace(weight_decay=0.5, layer_decay=0.5)).follow(gradient)
+    # A decay that cancels no gradient: of what is left of two equal numbers, rounding is all.
+    full = Descent(STEADY._replace(weight_decay=0.3)).follow(gradient)
+    slower = Descent(STEADY._replace(weight_decay=0.3, layer_decay=0.5)).follow(gradient)
     for name, update in slower.items():
         share = {"blocks_0": 0.25, "blocks_1": 0.5}.get(name.split(".")[2], 1)
         np.testing.assert_allclose(update, share * full[name], rtol=1e-6)

@@ -109,6 +109,13 @@ def test_a_folder_of_another_training_is_refused(model: Sam2Model, resumed: tupl
         train(model, SOURCE, replace(SHORT, seed=1), resumed[0], progress=False)
 
 
+def test_a_folder_of_an_older_version_is_refused(model: Sam2Model, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text('{"steps": 12}')
+    with pytest.raises(ValueError, match="holds a training of another version of sam2_jax"):
+        train(model, SOURCE, SHORT, tmp_path, progress=False)
+    assert (tmp_path / "training.json").read_text() == '{"steps": 12}'
+
+
 def test_a_checkpoint_that_cannot_be_written_is_an_error_and_leaves_the_last_one(
     model: Sam2Model, straight: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
