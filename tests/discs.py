@@ -10,15 +10,18 @@ from sam2_jax.model.mask_decoder import NO_MASK
 
 
 class Discs(Sam2Model):
-    """In place of a network, whose masks with random weights all look alike: discs around the clicks.
+    """In place of a network, whose masks with random weights all look alike: discs around clicks.
 
-    Three sizes, edges of several softnesses, scores as if at random; all depend on click and photo.
+    Around the middles of boxes, where there are no clicks. Three sizes, edges of several softnesses, scores
+    as if at random; all depend on click and photo.
     """
 
     def __call__(
         self,
         pixel_values: Any = None,
         input_points: Any = None,
+        input_labels: Any = None,
+        input_boxes: Any = None,
         input_masks: Any = None,
         image_embeddings: Any = None,
         multimask_output: bool = True,
@@ -26,7 +29,12 @@ class Discs(Sam2Model):
         **_: Any,
     ) -> Sam2ImageSegmentationOutput:
         brightness = float(np.mean(pixel_values if image_embeddings is None else image_embeddings))
-        clicks = np.asarray(input_points)[0, :, 0] / 4
+        if input_points is None and input_boxes is None:
+            input_points = np.zeros((1, 1, 1, 2))
+        if input_points is None:
+            clicks = np.asarray(input_boxes)[0].reshape(-1, 2, 2).mean(axis=1) / 4
+        else:
+            clicks = np.asarray(input_points)[0, :, 0] / 4
         if input_masks is not None:
             logits = 1.5 * np.asarray(input_masks)[0, :, None]
             scores = 0.5 + 0.4 * np.sin(logits.sum(axis=(2, 3)))

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "image": {*_FILES, "compilation", "progress", "config", "model", "checkpoint", "processing"},
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "commands": {*_FILES, "config", "model", "checkpoint", "processing", "image", "training"},
+    "meta": {"checks", "config", "model", "checkpoint", "processing", "image"},
     "__main__": {"commands"},
     "__init__": {"compilation", "config", "checkpoint", "processing", "image"},
 }
