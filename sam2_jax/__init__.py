@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sam2_jax.image.pipeline import MaskGenerationPipeline, pipeline
     from sam2_jax.image.session import ImagePredictor
     from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
+    from sam2_jax.processing.batch_feature import BatchFeature
     from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
     from sam2_jax.processing.processor import Sam2Processor
 
@@ -54,6 +55,7 @@ _HOMES = {
     "ImagePredictor": "image.session",
     "Sam2HieraDetModel": "image.vision",
     "Sam2VisionModel": "image.vision",
+    "BatchFeature": "processing.batch_feature",
     "Sam2ImageProcessor": "processing.image_processor",
     "Sam2ImageProcessorFast": "processing.image_processor",
     "Sam2Processor": "processing.processor",
@@ -62,6 +64,7 @@ _HOMES = {
 __all__ = [
     "RELEASED_MODELS",
     "AutomaticMaskGenerator",
+    "BatchFeature",
     "ImagePredictor",
     "MaskGenerationPipeline",
     "Sam2Config",

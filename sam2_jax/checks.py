@@ -100,7 +100,7 @@ def read_array(name: str, values: Any, expected: str, kinds: str = "buif") -> np
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind == "O" and array.ndim and "f" in kinds:  # integers beyond 64 bits, for one
+        if array.dtype.kind == "O" and "f" in kinds:  # integers beyond 64 bits, for one
             numbers = [_as_float(value) for value in array.ravel()]
             array = np.array([np.nan if x is None else x for x in numbers]).reshape(array.shape)
             array = array if None not in numbers else np.array(None)

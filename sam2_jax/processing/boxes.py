@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import read_array, read_number
+
 
 def xyxy_to_xywh(boxes: Any) -> np.ndarray:
     """Boxes [..., 4] as x, y, width, height from x0, y0, x1, y1; the numbers' type is kept."""
@@ -33,7 +35,7 @@ def mask_to_boxes(masks: Any) -> np.ndarray:
 
     That is (x0, y0, x1, y1) with x1 and y1 inclusive, as transformers has it; zeros if a mask is empty.
     """
-    masks = np.asarray(masks, bool)
+    masks = read_array("masks", masks, "[..., height, width]").astype(bool, copy=False)
     if masks.ndim < 2:
         raise ValueError(f"masks must be [..., height, width]; got shape {masks.shape}")
     if 0 in masks.shape:
@@ -56,7 +58,9 @@ def non_maximum_suppression(boxes: Any, scores: Any, threshold: float) -> np.nda
     y1, their area (x1 - x0)(y1 - y0); scores: [N]. Equal to torchvision's `nms`, in float32 like it. Raises
     ValueError for other shapes and for NaN.
     """
-    boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
+    boxes = read_array("boxes", boxes, "[N, 4]").astype(np.float32)
+    scores = read_array("scores", scores, "[N]").astype(np.float32)
+    threshold = read_number("threshold", threshold)
     if scores.ndim != 1 or boxes.shape != (len(scores), 4):
         raise ValueError(f"boxes must be [N, 4] and scores [N]; got shapes {boxes.shape} and {scores.shape}")
     if np.isnan(boxes).any() or np.isnan(scores).any():
@@ -76,7 +80,7 @@ def non_maximum_suppression(boxes: Any, scores: Any, threshold: float) -> np.nda
 
 
 def _boxes(boxes: Any) -> np.ndarray:
-    boxes = np.asarray(boxes)
+    boxes = read_array("boxes", boxes, "[..., 4]", "uif")
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"boxes must be [..., 4]; got shape {boxes.shape}")
     return boxes

@@ -3,6 +3,7 @@
 Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix B; Meta's SAM2AutomaticMaskGenerator.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
-from sam2_jax.processing.components import label_components
+from sam2_jax.processing.components import small_components
 from sam2_jax.processing.crops import Box, read_option
 from sam2_jax.processing.masks import stability_score, upscale, window_above
 from sam2_jax.processing.rle import decode_rle, encode_rle
@@ -107,16 +108,11 @@ def remove_small_regions(mask: np.ndarray, area: float) -> np.ndarray:
     8-connected, holes first, as Meta's `remove_small_regions`. Returns the mask itself if nothing changes.
     """
     area = read_option("min_mask_region_area", area, "area")
-    holes, areas = label_components(~mask)
-    small = areas < area
-    small[0] = False
-    filled = mask | small[holes] if small.any() else mask
-    islands, areas = label_components(filled)
-    small = areas < area
-    small[0] = False
-    if small[1:].all() and len(small) > 1:
-        small[areas.argmax()] = False
-    return filled & ~small[islands] if small.any() else filled
+    largest = math.ceil(area) - 1
+    holes = small_components(~mask, largest)
+    filled = mask | holes if holes.any() else mask
+    islands = small_components(filled, largest, keep_largest=True)
+    return filled & ~islands if islands.any() else filled
 
 
 def clean(

@@ -1,34 +1,50 @@
 """`Sam2ImageProcessor`: pictures to the network's pixels, mask logits to masks of the pictures' own size."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, IMAGE_PROCESSOR_FILE, HubFolder
+from sam2_jax.checks import check_options, read_flag, read_number, read_numbers, read_whole, shown
 from sam2_jax.config import Sam2Config, read_config
-from sam2_jax.json_files import write_json
+from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing import crops
+from sam2_jax.processing.batch_feature import BatchFeature
 from sam2_jax.processing.files import find_image_processor
-from sam2_jax.processing.images import center_crop, normalize, to_pixels
-from sam2_jax.processing.inputs import Size, as_list, read_map, read_numbers, read_size, to_tensors
+from sam2_jax.processing.images import MAX_PIXELS, center_crop, normalize, read_layout, to_pixels
+from sam2_jax.processing.inputs import Size, as_list, check_return_tensors, read_map, read_size, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
 from sam2_jax.processing.resampling import BILINEAR, RESAMPLING, resize, resize_nearest
 
+# Options of transformers' that change nothing here: there is one way to do it, on the CPU.
+_WITHOUT_EFFECT = ("device", "disable_grouping", "default_to_square", "image_seq_length")
+_SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+# Beyond these, pixels might not fit float32. No camera's numbers come near.
+_LEAST, _MOST = 1e-9, 1e9
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class Sam2ImageProcessor:
     """How pictures become pixels; the options are those of transformers' class and its JSON files.
 
     Steps, each of which `do_...` turns on or off: convert to RGB; resize to `size` (squeezed, the aspect
     ratio is not kept) with Pillow's filter number `resample`; cut `crop_size` out of the middle; multiply by
     `rescale_factor`; normalise by `image_mean` and `image_std`. `mask_size` is the size of labels. Sizes are
-    {"height": h, "width": w}, (h, w) or one side of a square. Options cannot be assigned: `replace` gives a
-    processor with others. Raises ValueError for options that cannot be meant.
+    {"height": h, "width": w}, (h, w) or one side of a square, at most 8192 a side. `input_data_format` is the
+    layout of arrays whose shape leaves it open (see `to_pixels`). `max_pixels`: larger pictures are refused,
+    300 million by default; files neither have nor set it.
+
+    With do_convert_rgb=False pictures keep their channels, as many as image_mean and image_std have numbers:
+    so a network of four channels gets four.
+
+    An option of None is as if it were not given; but a do_... of None is off, as in transformers. device,
+    disable_grouping, default_to_square and image_seq_length are accepted for transformers' sake and change
+    nothing; so are data_format="channels_last" and do_pad=False. Options cannot be assigned: `replace` gives
+    a processor with others. Raises ValueError for unknown options and those that cannot be meant.
     """
 
     do_resize: bool = True
@@ -43,134 +59,172 @@ class Sam2ImageProcessor:
     image_std: Any = (0.229, 0.224, 0.225)
     do_convert_rgb: bool = True
     mask_size: Any = 256
+    input_data_format: str | None = None
+    max_pixels: int = MAX_PIXELS
 
-    def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
+    def __init__(self, **options: Any) -> None:
+        switched_off = {name: False for name in _SWITCHES if name in options and options[name] is None}
+        defaults = {option.name: option.default for option in fields(self)}
+        for name, value in read_options(defaults | read_options(options | switched_off)).items():
             object.__setattr__(self, name, value)
-
-        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
-        for name in ("size", "mask_size"):
-            put(name, read_size(name, getattr(self, name)))
-        if self.crop_size is not None:
-            put("crop_size", read_size("crop_size", self.crop_size))
-        elif self.do_center_crop:
+        self._check_channels()
+        if self.do_center_crop and self.crop_size is None:
             raise ValueError("crop_size must be given if do_center_crop is True, such as 512; got None")
-        if self.resample not in RESAMPLING:
-            raise ValueError(
-                f"resample must be one of Pillow's filters {RESAMPLING} (nearest, Lanczos, bilinear, "
-                f"bicubic); got {self.resample!r}"
-            )
-        put("resample", int(self.resample))
-        factor = read_numbers("rescale_factor", self.rescale_factor, 1)[0]
-        put("image_mean", read_numbers("image_mean", self.image_mean, 3))
-        put("image_std", read_numbers("image_std", self.image_std, 3))
-        if factor <= 0 or min(self.image_std) <= 0:
-            name = "rescale_factor" if factor <= 0 else "image_std"
-            raise ValueError(f"{name} must be positive; got {getattr(self, name)!r}")
-        put("rescale_factor", factor)
+
+    def _check_channels(self) -> None:
+        """Bring image_mean and image_std to one number for each channel."""
+        statistics = {name: getattr(self, name) for name in ("image_mean", "image_std")}
+        counts = {name: len(value) for name, value in statistics.items() if isinstance(value, tuple)}
+        channels = 3 if self.do_convert_rgb else max(counts.values(), default=3)
+        for name, count in counts.items():
+            if count != channels and self.do_convert_rgb:
+                raise ValueError(
+                    f"{name} must be three numbers, for red, green and blue; got {shown(statistics[name])}: "
+                    "pictures of other channels need do_convert_rgb=False"
+                )
+            if count != channels:
+                raise ValueError(f"image_mean and image_std must be for as many channels; got {counts}")
+        for name, value in statistics.items():
+            object.__setattr__(self, name, value if isinstance(value, tuple) else (value,) * channels)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels: 3, or with do_convert_rgb=False as many as image_mean has numbers."""
+        return len(self.image_mean)
 
     def replace(self, **options: Any) -> Self:
         """Return a processor with other options; those of None stay. Raises ValueError for unknown ones."""
-        known = [option.name for option in fields(self)]
-        for name in options:
-            if name not in known:
-                close = get_close_matches(name, known, 1)
-                hint = f": did you mean {close[0]}?" if close else f"; the options are {', '.join(known)}"
-                raise ValueError(f"unknown option {name!r} of the image processor{hint}")
-        given = {name: value for name, value in options.items() if value is not None}
+        given = read_options(options)
         return replace(self, **given) if given else self
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read the options of transformers' JSON; null means the default, other keys are not looked at.
+    def from_dict(cls, values: Mapping[str, Any], **options: Any) -> Self:
+        """Read the options of transformers' JSON, of which other keys are not looked at; options go first.
 
-        Raises ValueError for a processing that is not SAM 2's: padding, or a size by edges.
+        null means off for a do_..., and the default for all else. Raises ValueError for a processing that is
+        not SAM 2's: padding, or a size by edges.
         """
-        if values.get("do_pad") or values.get("pad_size"):
-            raise ValueError("do_pad must be false: SAM 2 pads nothing; remove it and pad_size")
-        known = {option.name for option in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known and value is not None})
+        given = read_options(options)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"values must be a dictionary of options; got {shown(values)}")
+        _check_padding({name: values.get(name) for name in ("do_pad", "pad_size")})
+        known = {option.name for option in fields(cls)} - {"max_pixels"}
+        return cls(**{name: value for name, value in values.items() if name in known} | given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as transformers' JSON has them."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
+        del values["max_pixels"]
         if not self.do_center_crop:
-            values.pop("do_center_crop")
+            del values["do_center_crop"]
         lists = {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
         return values | lists | {"image_processor_type": "Sam2ImageProcessor"}
+
+    def to_json_string(self) -> str:
+        """The options as the text of a JSON file."""
+        return to_json(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write the options to a JSON file. Raises ValueError if it cannot be written."""
+        write_json(json_file_path, self.to_dict())
+
+    @classmethod
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """Read a JSON file of options. Raises ValueError, naming it, if it is broken."""
+        values = read_json_object(json_file)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{json_file}: {error}") from error
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
         **options: Any,
     ) -> Self:
-        """Read the image processor of the same hub id or local folder as the model's; options go first.
+        """Read the image processor of the same hub id or local folder as the model's.
 
-        A folder without one gets the default for the image size of its config.json. Raises ValueError if the
-        folder cannot be found, a file is broken or asks for another way of processing.
+        options: those of `HubFolder`, such as revision, and those of this class, which go first. A folder
+        without an image processor gets the default for the image size of its config.json. Raises ValueError,
+        before anything is fetched, for options that cannot be meant, and if the folder cannot be found, a
+        file is broken or asks for another way of processing.
         """
-        folder = HubFolder(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        return cls.from_folder(folder).replace(**options)
+        check_options(options, [*OPTIONS, *HUB_OPTIONS], "the image processor")
+        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        read_options(options)
+        return cls.from_folder(HubFolder(model, **of_hub), **options)
 
     @classmethod
-    def from_folder(cls, folder: HubFolder) -> Self:
+    def from_folder(cls, folder: HubFolder, **options: Any) -> Self:
         """As `from_pretrained`, of a folder that is at hand."""
         if found := find_image_processor(folder):
             path, values = found
             try:
-                return cls.from_dict(values)
+                return cls.from_dict(values, **options)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
         path_of_config = folder.find("config.json")
         if path_of_config is None:
-            return cls()
+            return cls().replace(**options)
         config = read_config(path_of_config)
-        return cls.for_config(config if isinstance(config, Sam2Config) else config.image_config)
+        own = cls.for_config(config if isinstance(config, Sam2Config) else config.image_config)
+        return own.replace(**options)
 
     @classmethod
     def for_config(cls, config: Sam2Config) -> Self:
-        """The image processor for a model's image size, its labels as large as the model's masks."""
-        height, width = config.image_size
-        return cls(size=(height, width), mask_size=(height // 4, width // 4))
+        """The image processor for a model's image size, its labels as large as the model's masks.
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write preprocessor_config.json to a folder. Raises ValueError if it cannot be written."""
-        write_json(Path(folder) / IMAGE_PROCESSOR_FILE, self.to_dict())
+        For a model of other channels than three, pictures keep theirs and go from -1 to 1.
+        """
+        height, width = config.image_size
+        own = cls(size=(height, width), mask_size=(height // 4, width // 4))
+        channels = config.vision_config.backbone_config.num_channels
+        if channels == 3:
+            return own
+        return own.replace(do_convert_rgb=False, image_mean=[0.5] * channels, image_std=[0.5] * channels)
+
+    def save_pretrained(self, folder: str | Path) -> list[str]:
+        """Write preprocessor_config.json to a folder; returns its path in a list, as transformers does.
+
+        Raises ValueError if it cannot be written.
+        """
+        path = Path(folder) / IMAGE_PROCESSOR_FILE
+        write_json(path, self.to_dict())
+        return [str(path)]
 
     def __call__(
         self,
         images: Any,
         segmentation_maps: Any = None,
         *,
-        input_data_format: str | None = None,
         return_tensors: str | None = None,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> BatchFeature:
         """Prepare one picture or several.
 
         images: a path, PIL image or array (see `to_pixels`), a list of them, or one array [B, ...].
-        segmentation_maps: as many pictures or integer arrays [H, W] of labels.
-        input_data_format: layout of arrays, if their shape leaves it open. options: any option of this class,
-        for this call. return_tensors: None or "np" for numpy arrays, "jax" for JAX arrays.
+        segmentation_maps: as many pictures or integer arrays [H, W] of labels. options: any option of this
+        class, for this call; None leaves it as it is. return_tensors: None or "np" for numpy arrays, "jax"
+        for JAX arrays.
 
         Returns pixel_values float32 [B, H, W, 3], original_sizes int64 [B, 2] (height, width) and, with maps,
-        labels int64 [B, h, w] of `mask_size`. pixel_values stay uint8 if neither rescaled nor normalised.
-        Raises ValueError for pictures that cannot be read, and for unequal sizes without do_resize.
+        labels int64 [B, h, w] of `mask_size`, by name and as attributes. pixel_values stay uint8 if neither
+        rescaled nor normalised. Raises ValueError for pictures that cannot be read, and for unequal sizes
+        without do_resize.
         """
+        check_return_tensors(return_tensors)
         if options:
-            return self.replace(**options)(
-                images, segmentation_maps, input_data_format=input_data_format, return_tensors=return_tensors
-            )
+            return self.replace(**options)(images, segmentation_maps, return_tensors=return_tensors)
         pictures = [
-            to_pixels(image, input_data_format, do_convert_rgb=self.do_convert_rgb)
-            for image in as_list(images, 3)
+            to_pixels(
+                image,
+                self.input_data_format,
+                do_convert_rgb=self.do_convert_rgb,
+                channels=self.channels,
+                max_pixels=self.max_pixels,
+            )
+            for image in as_list("images", images, 3)
         ]
         if not pictures:
             raise ValueError("images must not be an empty list")
@@ -179,7 +233,7 @@ class Sam2ImageProcessor:
             "original_sizes": np.array([picture.shape[:2] for picture in pictures], np.int64),
         }
         if segmentation_maps is not None:
-            maps = [read_map(segmentation_map) for segmentation_map in as_list(segmentation_maps, 2)]
+            maps = [read_map(map_) for map_ in as_list("segmentation_maps", segmentation_maps, 2)]
             if len(maps) != len(pictures):
                 raise ValueError(
                     f"segmentation_maps must be as many as the images, {len(pictures)}; got {len(maps)}"
@@ -239,6 +293,81 @@ class Sam2ImageProcessor:
 
 Sam2ImageProcessorFast = Sam2ImageProcessor
 """The name that transformers gave the class at first."""
+
+
+_PADDING = {"do_pad": (False,), "pad_size": (), "data_format": ("channels_last",)}
+"""Options of transformers' -> the values, beside None, that ask for what is done here anyway."""
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options of an image processor and return those that were given and mean something here.
+
+    Raises ValueError for unknown names and for values that cannot be meant.
+    """
+    check_options(options, OPTIONS, "the image processor")
+    _check_padding({name: value for name, value in options.items() if name in _PADDING})
+    return {
+        name: _READERS[name](name, value)
+        for name, value in options.items()
+        if name in _READERS and value is not None
+    }
+
+
+def _check_padding(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if value is None or (isinstance(value, (bool, str)) and value in _PADDING[name]):
+            continue
+        if name == "data_format":
+            raise ValueError(
+                f'data_format must be "channels_last", as the model takes pixels; got {shown(value)}: for '
+                "another network, numpy.moveaxis(pixel_values, -1, 1)"
+            )
+        raise ValueError(f"do_pad must be false: SAM 2 pads nothing; leave out {name}, {shown(value)}")
+
+
+def _read_filter(name: str, value: Any) -> int:
+    try:
+        number = read_whole(name, value)
+    except ValueError:
+        number = -1
+    if number not in RESAMPLING:
+        raise ValueError(
+            f"{name} must be one of Pillow's filters {RESAMPLING} (nearest, Lanczos, bilinear, bicubic); got "
+            f"{shown(value)}"
+        )
+    return number
+
+
+def _read_positive(name: str, value: Any) -> float:
+    number = read_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive; got {shown(value)}")
+    return read_number(name, value, _LEAST, _MOST)
+
+
+def _read_statistic(name: str, value: Any) -> float | tuple[float, ...]:
+    """A number for all channels or one for each."""
+    numbers = read_numbers(name, value, "three numbers, for red, green and blue, or one for all", _MOST)
+    if numbers.ndim > 1 or numbers.size == 0:
+        raise ValueError(f"{name} must be three numbers, for red, green and blue; got {shown(value)}")
+    if name == "image_std":
+        for number in numbers.ravel():
+            _read_positive(name, number)
+    return float(numbers) if numbers.ndim == 0 else tuple(numbers.tolist())
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(_SWITCHES, read_flag),
+    **dict.fromkeys(("size", "crop_size", "mask_size"), read_size),
+    "resample": _read_filter,
+    "rescale_factor": _read_positive,
+    "image_mean": _read_statistic,
+    "image_std": _read_statistic,
+    "input_data_format": lambda _, value: read_layout(value),
+    "max_pixels": lambda name, value: read_whole(name, value, 1),
+}
+OPTIONS = (*_READERS, *_WITHOUT_EFFECT, *_PADDING)
+"""Names of all options that an image processor takes."""
 
 
 def _stack(name: str, arrays: list[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import read_array, read_number, read_whole, shown
 from sam2_jax.processing.components import label_components
+from sam2_jax.processing.inputs import MOST_PIXELS
+
+# Corners that are farther from the picture, in pixels, are no corners of anything in it.
+_FARTHEST = 1e9
 
 
 def mask_to_polygons(mask: Any, tolerance: float = 0.0, holes: bool = False) -> list[list[float]]:
@@ -20,11 +25,12 @@ def mask_to_polygons(mask: Any, tolerance: float = 0.0, holes: bool = False) -> 
     or hole that is thinner all along may then vanish. Raises ValueError if it is negative or mask is not [H,
     W].
     """
-    mask = np.asarray(mask, bool)
+    mask = read_array("mask", mask, "one mask, [height, width]").astype(bool, copy=False)
     if mask.ndim != 2:
         raise ValueError(f"mask must be one mask, [height, width]; got shape {mask.shape}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be a distance in pixels, at least 0; got {tolerance}")
+    tolerance = read_number("tolerance", tolerance)
+    if tolerance < 0:
+        raise ValueError(f"tolerance must be a distance in pixels, at least 0; got {tolerance:g}")
     labels, _ = label_components(mask)
     outlines: dict[int, list[np.ndarray]] = {}
     for ring in _trace(mask):
@@ -46,8 +52,13 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
     A pixel is inside if its centre is inside any of the polygons, by the even-odd rule; what lies outside the
     picture is cut off. Raises ValueError if a polygon is not at least three pairs of finite numbers.
     """
+    height, width = read_whole("height", height), read_whole("width", width)
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be positive; got {height} and {width}")
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"height and width must be at most {MOST_PIXELS:,} pixels; got {height} x {width}")
+    if not isinstance(polygons, (list, tuple)) and getattr(polygons, "ndim", 0) == 0:
+        raise ValueError(f"polygons must be a list of polygons; got {shown(polygons)}")
     mask = np.zeros((height, width), bool)
     for polygon in polygons:
         _fill(mask, _read_corners(polygon))
@@ -136,15 +147,11 @@ def _join(outline: np.ndarray, *holes: np.ndarray) -> np.ndarray:
 
 def _read_corners(polygon: Sequence[float]) -> np.ndarray:
     """Corners float64 [N, (x, y)] of one polygon, checked."""
-    try:
-        numbers = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
-        numbers = np.zeros(0)
-    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2 or not np.isfinite(numbers).all():
-        raise ValueError(
-            "polygons must be a list of polygons, each [x0, y0, x1, y1, x2, y2, ...], at least three finite "
-            f"corners; got {polygon!r:.100}"
-        )
+    expected = "a list of polygons, each [x0, y0, x1, y1, x2, y2, ...], at least three finite corners"
+    numbers = read_array("polygons", polygon, expected, "uif").astype(np.float64)
+    is_finite = bool((np.abs(numbers) <= _FARTHEST).all())
+    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2 or not is_finite:
+        raise ValueError(f"polygons must be {expected}; got {shown(polygon)}")
     return numbers.reshape(-1, 2)
 
 

@@ -5,12 +5,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from sam2_jax.checkpoint.hub import PROCESSOR_FILE, HubFolder
-from sam2_jax.json_files import read_json_object, write_json
-from sam2_jax.processing.image_processor import Sam2ImageProcessor
-from sam2_jax.processing.inputs import read_numbers, read_sizes, to_tensors
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, PROCESSOR_FILE, HubFolder
+from sam2_jax.checks import check_options, read_number, shown
+from sam2_jax.json_files import read_json_object, to_json, write_json
+from sam2_jax.processing.batch_feature import BatchFeature
+from sam2_jax.processing.image_processor import OPTIONS, Sam2ImageProcessor, read_options
+from sam2_jax.processing.inputs import check_return_tensors, read_size, read_sizes, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
-from sam2_jax.processing.prompts import PADDING, count_images, read_prompts
+from sam2_jax.processing.prompts import LARGEST_COORDINATE, PADDING, count_images, read_prompts
 
 
 class Sam2Processor:
@@ -25,19 +27,11 @@ class Sam2Processor:
         self,
         image_processor: Sam2ImageProcessor | None = None,
         target_size: int | None = None,
-        point_pad_value: float = PADDING,
+        point_pad_value: float | None = None,
     ) -> None:
-        """Raises ValueError for what cannot be meant."""
-        if image_processor is not None and not isinstance(image_processor, Sam2ImageProcessor):
-            raise ValueError(
-                f"image_processor must be a Sam2ImageProcessor or None; got "
-                f"{type(image_processor).__name__}: Sam2Processor(Sam2ImageProcessor(size=1024)), or "
-                "Sam2Processor.from_pretrained"
-            )
-        image_processor = Sam2ImageProcessor() if image_processor is None else image_processor
-        self.image_processor = image_processor.replace(size=target_size)
-        read_numbers("point_pad_value", point_pad_value, 1)
-        self.point_pad_value = point_pad_value
+        """None is as if it were not given. Raises ValueError for what cannot be meant."""
+        self.image_processor = _read_image_processor(image_processor).replace(size=target_size)
+        self.point_pad_value = _read_pad_value(point_pad_value)
 
     @property
     def target_size(self) -> int:
@@ -49,41 +43,69 @@ class Sam2Processor:
         cls,
         model: str | Path,
         *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
+        image_processor: Sam2ImageProcessor | None = None,
+        target_size: int | None = None,
+        point_pad_value: float | None = None,
         **options: Any,
     ) -> Self:
         """Read the processor of the same hub id or local folder as the model's.
 
-        A folder without one gets the default for the image size of its config.json. options of the image
-        processor take precedence. Raises ValueError if the folder cannot be found, a file is broken or asks
-        for another way of processing.
+        options: those of `HubFolder`, such as revision, and those of the image processor, which go first as
+        image_processor, target_size and point_pad_value do. A folder without a processor gets the default for
+        the image size of its config.json. Raises ValueError, before anything is fetched, for options that
+        cannot be meant, and if the folder cannot be found, a file is broken or asks for another way of
+        processing.
         """
-        folder = HubFolder(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        image_processor = Sam2ImageProcessor.from_folder(folder)
+        own = ("image_processor", "target_size", "point_pad_value")
+        check_options(options, [*OPTIONS, *own, *HUB_OPTIONS], "the processor")
+        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        read_options(options)
+        if target_size is not None and options.get("size") is not None:
+            raise ValueError("target_size and size are the same; give one of them")
+        if image_processor is not None:
+            _read_image_processor(image_processor)
+        _read_pad_value(point_pad_value)
+        size = {} if target_size is None else {"size": read_size("target_size", target_size)}
+        folder = HubFolder(model, **of_hub)
         path = folder.find(PROCESSOR_FILE)
         values = {} if path is None else read_json_object(path)
-        stated = values.get("target_size")
-        if stated not in (None, *image_processor.size.values()):
-            raise ValueError(
-                f"{path}: target_size must be a side of the image processor's size, {image_processor.size}; "
-                f"got {stated!r}: remove it, the size says all"
-            )
-        pad_value = values.get("point_pad_value")
-        return cls(
-            image_processor.replace(**options), point_pad_value=PADDING if pad_value is None else pad_value
-        )
+        if image_processor is None:
+            image_processor = Sam2ImageProcessor.from_folder(folder)
+            stated = values.get("target_size")
+            if stated not in (None, *image_processor.size.values()):
+                raise ValueError(
+                    f"{path}: target_size must be a side of the image processor's size, "
+                    f"{image_processor.size}; got {shown(stated)}: remove it, the size says all"
+                )
+        if point_pad_value is None:
+            point_pad_value = _read_pad_value(values.get("point_pad_value"), f"{path}: ")
+        return cls(image_processor.replace(**options, **size), point_pad_value=point_pad_value)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write processor_config.json to a folder. Raises ValueError if it cannot be written."""
-        values = {
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as transformers' JSON has them, those of the image processor among them."""
+        return {
             "image_processor": self.image_processor.to_dict(),
             "point_pad_value": self.point_pad_value,
             "processor_class": "Sam2Processor",
             "target_size": self.target_size,
         }
-        write_json(Path(folder) / PROCESSOR_FILE, values)
+
+    def to_json_string(self) -> str:
+        """The options as the text of a JSON file."""
+        return to_json(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write the options to a JSON file. Raises ValueError if it cannot be written."""
+        write_json(json_file_path, self.to_dict())
+
+    def save_pretrained(self, folder: str | Path) -> list[str]:
+        """Write processor_config.json to a folder; returns its path in a list, as transformers does.
+
+        Raises ValueError if it cannot be written.
+        """
+        path = Path(folder) / PROCESSOR_FILE
+        write_json(path, self.to_dict())
+        return [str(path)]
 
     def __call__(
         self,
@@ -97,7 +119,7 @@ class Sam2Processor:
         *,
         input_masks: Any = None,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> BatchFeature:
         """Prepare one or several pictures, prompts on them, or both.
 
         images, segmentation_maps, return_tensors, options: as for `Sam2ImageProcessor`. Prompts are lists,
@@ -113,21 +135,14 @@ class Sam2Processor:
         [B, P, N], input_boxes float32 [B, P, 4], input_masks float32 [B, P, h, w]. Padding has label -10, a
         padding box is NaN. Raises ValueError for pictures that cannot be read, prompts that cannot be meant.
         """
-        image_processor = self.image_processor.replace(
-            **{name: value for name, value in options.items() if name != "input_data_format"}
-        )
-        prompts = {
-            "input_points": input_points,
-            "input_labels": input_labels,
-            "input_boxes": input_boxes,
-            "input_masks": input_masks,
-        }
-        prompts = {name: value for name, value in prompts.items() if value is not None}
+        check_return_tensors(return_tensors)
+        check_options(options, [*OPTIONS, *_PROMPTS, *_OTHER_ARGUMENTS], "the processor")
+        image_processor = self.image_processor.replace(**options)
+        given = (input_points, input_labels, input_boxes, input_masks)
+        prompts = {name: value for name, value in zip(_PROMPTS, given, strict=True) if value is not None}
         inputs: dict[str, np.ndarray] = {}
         if images is not None:
-            inputs = image_processor(
-                images, segmentation_maps, input_data_format=options.get("input_data_format")
-            )
+            inputs = image_processor(images, segmentation_maps)
             _check_sizes(original_sizes, inputs["original_sizes"])
             sizes = read_sizes(inputs["original_sizes"])
         elif original_sizes is None:
@@ -158,6 +173,26 @@ class Sam2Processor:
         return ["pixel_values", "original_sizes"]
 
 
+_PROMPTS = ("input_points", "input_labels", "input_boxes", "input_masks")
+_OTHER_ARGUMENTS = ("images", "segmentation_maps", "original_sizes", "return_tensors")
+
+
+def _read_image_processor(given: Any) -> Sam2ImageProcessor:
+    if given is not None and not isinstance(given, Sam2ImageProcessor):
+        raise ValueError(
+            f"image_processor must be a Sam2ImageProcessor or None; got {type(given).__name__}: "
+            "Sam2Processor(Sam2ImageProcessor(size=1024)), or Sam2Processor.from_pretrained"
+        )
+    return Sam2ImageProcessor() if given is None else given
+
+
+def _read_pad_value(given: Any, place: str = "") -> float:
+    name = f"{place}point_pad_value"
+    number = PADDING if given is None else read_number(name, given)
+    number = read_number(name, number, -LARGEST_COORDINATE, LARGEST_COORDINATE)
+    return int(number) if number == int(number) else number
+
+
 def _check_sizes(given: Any, found: np.ndarray) -> None:
     """Refuse original_sizes that are not those of the images."""
     if given is None:
@@ -165,6 +200,6 @@ def _check_sizes(given: Any, found: np.ndarray) -> None:
     sizes = np.array(read_sizes(given))
     if len(sizes) not in (1, len(found)) or (sizes != found).any():
         raise ValueError(
-            f"original_sizes must be those of the images, {found.tolist()}; got {sizes.tolist()}: leave "
-            "them out"
+            f"original_sizes must be those of the images, {shown(found.tolist())}; got "
+            f"{shown(sizes.tolist())}: leave them out"
         )

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import shown
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.resampling import resize
 
 PADDING = -10
 """Label of a padding point; its coordinates are never read."""
 
-# Far beyond any picture, and well inside float32 after scaling.
-_LARGEST = 1e9
+LARGEST_COORDINATE = 1e9
+"""Far beyond any picture, and well inside float32 after scaling."""
 
 _LEVELS = {
     "input_points": ("image", "object", "point", "coordinate"),
@@ -100,8 +101,8 @@ def _nest(name: str, values: Any) -> list[Any]:
                     f"{name} must be nested {len(levels)} deep ({layout}); {place} is {_kind(node)}, not "
                     "a number"
                 )
-            if not abs(node) <= _LARGEST:
-                raise ValueError(f"{name} must be finite numbers; {place} is {node}")
+            if not abs(node) <= LARGEST_COORDINATE:
+                raise ValueError(f"{name} must be finite numbers; {place} is {shown(node)}")
             return node
         if node is None and name == "input_boxes" and levels[depth] == "coordinate":
             return None

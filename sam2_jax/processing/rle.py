@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import read_array, shown
+from sam2_jax.processing.inputs import MOST_PIXELS
+
 _FIRST_CHARACTER = ord("0")
 _MORE = 0x20
 _SIGN = 0x10
@@ -20,7 +23,7 @@ def encode_rle(mask: Any, compressed: bool = False) -> dict[str, Any]:
 
     counts: a list of integers, or a string if compressed. Raises ValueError if the mask is not [H, W].
     """
-    mask = np.asarray(mask, bool)
+    mask = read_array("mask", mask, "one mask, [height, width]").astype(bool, copy=False)
     if mask.ndim != 2:
         raise ValueError(f"mask must be one mask, [height, width]; got shape {mask.shape}")
     flat = mask.ravel(order="F")
@@ -36,6 +39,8 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     Raises ValueError if size or counts are malformed or the runs do not fill the mask.
     """
     height, width, counts = _read(rle)
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"rle size must be of at most {MOST_PIXELS:,} pixels; got {height} x {width}")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
@@ -75,10 +80,10 @@ def rle_bounding_box(rle: dict[str, Any]) -> tuple[int, int, int, int]:
 def _read(rle: dict[str, Any]) -> tuple[int, int, np.ndarray]:
     """Height, width and counts int64, checked."""
     if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-        raise ValueError(f"an rle must be a dictionary with size and counts; got {rle!r:.100}")
+        raise ValueError(f"an rle must be a dictionary with size and counts; got {shown(rle)}")
     size = _integers("rle size", rle["size"])
     if size.shape != (2,) or (size < 0).any():
-        raise ValueError(f"rle size must be [height, width]; got {rle['size']!r:.100}")
+        raise ValueError(f"rle size must be [height, width]; got {shown(rle['size'])}")
     counts = rle["counts"]
     counts = _decompress(counts) if isinstance(counts, (str, bytes)) else _integers("rle counts", counts)
     height, width = size.tolist()
@@ -92,14 +97,9 @@ def _read(rle: dict[str, Any]) -> tuple[int, int, np.ndarray]:
 
 def _integers(name: str, values: Any) -> np.ndarray:
     """A flat list of integers as int64."""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # ragged
-        array = np.zeros((0, 0))
-    if array.size == 0 and array.ndim == 1:
-        return array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must be a list of integers; got {values!r:.100}")
+    array = read_array(name, values, "a list of integers", "ui")
+    if array.ndim != 1 or (array.size and array.max() > np.iinfo(np.int64).max):
+        raise ValueError(f"{name} must be a list of integers; got {shown(values)}")
     return array.astype(np.int64)
 
 

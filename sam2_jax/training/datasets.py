@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.ExifTags import Base
 
-from sam2_jax.processing.images import open_image, pictures_in, to_rgb
+from sam2_jax.processing.images import image_size, open_image, pictures_in, to_rgb
 from sam2_jax.processing.polygons import polygons_to_mask
 from sam2_jax.processing.rle import decode_rle
 
@@ -29,7 +28,6 @@ _OVERLAY = ".overlay.png"  # what `sam2-jax generate` draws beside its label map
 _MOST_LABELS = 2000
 # Corners farther from the picture's, in pixels, are no outline of anything in it.
 _FARTHEST = 1e7
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Example(NamedTuple):
@@ -166,20 +164,6 @@ def _by(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]} pixels"
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture, from its header alone. Raises ValueError as `open_image` does."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(path) as file:
-                # PNG's own getexif would decode the pixels to look behind them.
-                turned = Image.Image.getexif(file).get(Base.Orientation) in _TURNED
-                return (file.width, file.height) if turned else (file.height, file.width)
-    except Exception:  # `open_image` finds the words for it
-        image = open_image(path)
-        return image.height, image.width
-
-
 # Photos with label maps
 
 
@@ -208,7 +192,7 @@ def _open_folder(folder: Path, images: Path | None, min_area: int) -> Dataset:
                 raise ValueError(f"it needs one label map in {maps_in}, {' or '.join(names)}; got {found}")
             if others:
                 raise ValueError(f"its label map {found[0]} is that of {others.pop()}, too: rename a photo")
-            size, map_size = _upright_size(photo), _upright_size(maps[found[0]])
+            size, map_size = image_size(photo), image_size(maps[found[0]])
             if size != map_size:
                 raise ValueError(f"it is {_by(size)}, its label map {found[0]} {_by(map_size)}")
         except ValueError as error:
@@ -351,7 +335,7 @@ def _find_photo(entry: dict[str, Any], folders: list[Path]) -> tuple[Path, tuple
     photo = next((path for path in paths if os.path.isfile(path)), None)
     if photo is None:
         raise ValueError(f"there is no such file in {' or '.join(map(str, folders))}")
-    size = _upright_size(photo)
+    size = image_size(photo)
     said = (entry.get("height", size[0]), entry.get("width", size[1]))
     if said != size:
         raise ValueError(

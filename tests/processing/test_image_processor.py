@@ -1,5 +1,7 @@
 """The image processor: options, files, label maps, and a sentence for each mistake."""
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_models import small_config
 
 from sam2_jax import Sam2ImageProcessor, Sam2ImageProcessorFast, Sam2Processor
 
@@ -114,7 +117,28 @@ def test_what_was_passed_is_not_altered() -> None:
     ("options", "message"),
     [
         ({"sise": 5}, "unknown option 'sise' of the image processor: did you mean size?"),
-        ({"device": "cuda"}, "unknown option 'device'.*the options are do_resize"),
+        ({"qqq": "cuda"}, "unknown option 'qqq' of the image processor; there are do_resize, .*max_pixels"),
+        ({"do_padd": True}, "did you mean do_pad?"),
+        ({"do_pad": True}, "do_pad must be false: SAM 2 pads nothing; leave out do_pad, True"),
+        ({"pad_size": 2000}, "do_pad must be false: SAM 2 pads nothing; leave out pad_size, 2000"),
+        ({"data_format": "channels_first"}, 'data_format must be "channels_last".*moveaxis'),
+        ({"size": 1_000_000_000}, r"each at most 8192; got 1000000000"),
+        ({"size": {32, 64}}, "size must be .height, width. in pixels"),
+        ({"size": 10**40}, "size must be .height, width. in pixels"),
+        ({"mask_size": (8193, 1)}, "mask_size must be .*each at most 8192"),
+        ({"resample": np.arange(2)}, "one of Pillow's filters"),
+        ({"image_std": 1e-320}, "image_std must be a number from 1e-09 to 1e.09; got"),
+        ({"image_std": [10**59, 1, 1]}, "image_std must be numbers of at most 1e.09 in size"),
+        ({"image_std": [True] * 3}, "image_std must be"),
+        ({"image_mean": float("nan")}, "image_mean must be finite"),
+        ({"image_mean": "0.5"}, "image_mean must be three numbers, for red, green and blue, or one for all"),
+        ({"image_mean": [[1, 2, 3]]}, "image_mean must be three numbers"),
+        ({"image_mean": [1] * 4}, "other channels need do_convert_rgb=False"),
+        ({"image_mean": [1] * 4, "do_convert_rgb": False}, "must be for as many channels; got .*4.*3"),
+        ({"rescale_factor": 1e300}, "rescale_factor must be a number from 1e-09 to 1e.09; got 1e.300"),
+        ({"max_pixels": 53}, "too large to be a photo: 9 x 6 pixels are more than the limit of 53"),
+        ({"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
+        ({"return_tensors": ["np"]}, "return_tensors must be None"),
         ({"size": {"shortest_edge": 5}}, r"size must be .height, width. in pixels.*got {'shortest_edge': 5}"),
         ({"size": 0}, "size must be .height, width. in pixels"),
         ({"size": (1.5, 2)}, "size must be .height, width. in pixels"),
@@ -152,6 +176,83 @@ def test_pictures_that_cannot_be_meant_are_a_sentence(images: Any, maps: Any, me
         processor(images, maps)
 
 
+def test_numbers_that_pass_give_finite_pixels() -> None:
+    for std, mean, factor, value in product((1e-9, 1e9), (-1e9, 1e9), (1e-9, 1e9), (0, 255, 1e9)):
+        options = {"image_std": std, "image_mean": mean, "rescale_factor": factor, "size": 4}
+        assert np.isfinite(processor(np.full((2, 2, 3), value, np.float32), **options).pixel_values).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "cuda", "disable_grouping": True, "default_to_square": False, "image_seq_length": 3},
+        {"data_format": "channels_last", "do_pad": False},
+        dict.fromkeys(
+            ("device", "disable_grouping", "data_format", "default_to_square", "do_pad", "pad_size")
+        ),
+        {"input_data_format": "channels_last"},
+    ],
+)
+def test_options_of_transformers_that_change_nothing_are_taken(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    processor.save_pretrained(tmp_path)
+    expected = processor(photo)["pixel_values"]
+    for made in (
+        Sam2ImageProcessor(size=16, mask_size=4, **options),
+        Sam2ImageProcessor.from_dict(processor.to_dict(), **options),
+        Sam2ImageProcessor.from_pretrained(tmp_path, **options),
+        Sam2Processor.from_pretrained(tmp_path, **options),
+        processor,
+    ):
+        np.testing.assert_array_equal(made(photo)["pixel_values"], expected)
+        np.testing.assert_array_equal(made(photo, **options)["pixel_values"], expected)
+
+
+def test_rows_of_a_picture_are_no_pictures() -> None:
+    """Nested lists are the array that they write down; a list of arrays that look like rows is refused."""
+    for nested in (photo.tolist(), tuple(map(tuple, photo.tolist()))):
+        np.testing.assert_array_equal(processor(nested).pixel_values, processor(photo).pixel_values)
+    two = processor([photo.tolist(), photo.tolist()])
+    np.testing.assert_array_equal(two.pixel_values, processor([photo, photo]).pixel_values)
+    labels = photo[..., 0]
+    np.testing.assert_array_equal(processor(photo, labels.tolist()).labels, processor(photo, labels).labels)
+    with pytest.raises(
+        ValueError, match=r"arrays of shape \(9, 3\), which look like the rows of one picture"
+    ):
+        processor(list(photo))
+    with pytest.raises(ValueError, match="images must be a path, a PIL image"):
+        processor([photo.tolist()[0], photo.tolist()[1][:2]])
+
+
+def test_a_layout_may_be_an_option_of_the_processor() -> None:
+    narrow = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+    first = Sam2ImageProcessor(size=16, mask_size=4, input_data_format="channels_first")
+    expected = processor(narrow, input_data_format="channels_first").pixel_values
+    np.testing.assert_array_equal(first(narrow).pixel_values, expected)
+    assert Sam2ImageProcessor.from_dict(first.to_dict()) == first
+    assert (first(narrow, input_data_format="channels_last").pixel_values != expected).any()
+
+
+def test_four_channels_go_through(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (6, 9, 4), np.uint8)
+    options = {"do_convert_rgb": False, "image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [1, 2, 3, 4]}
+    four = processor.replace(**options)
+    expected = (image / 255 - options["image_mean"]) / options["image_std"]
+    for picture in (image, Image.fromarray(image), np.moveaxis(image, -1, 0)):
+        np.testing.assert_allclose(four(picture, do_resize=False).pixel_values[0], expected, rtol=1e-5)
+    assert four(image).pixel_values.shape == (1, 16, 16, 4)
+    four.save_pretrained(tmp_path)
+    assert Sam2ImageProcessor.from_pretrained(tmp_path) == four
+    with pytest.raises(ValueError, match="must have 4 channels if do_convert_rgb is False; got 3"):
+        four(photo)
+    config = small_config()
+    backbone = replace(config.vision_config.backbone_config, num_channels=4)
+    config = replace(config, vision_config=replace(config.vision_config, backbone_config=backbone))
+    own = Sam2ImageProcessor.for_config(config)
+    np.testing.assert_allclose(own(image, do_resize=False).pixel_values[0], image / 127.5 - 1, atol=1e-5)
+
+
 def test_unequal_pictures_that_are_not_resized_form_no_batch() -> None:
     with pytest.raises(ValueError, match="images must be of one size to form a batch.*leave do_resize on"):
         processor([photo, photo[:3]], do_resize=False)
@@ -166,8 +267,15 @@ def test_options_cannot_be_assigned_unchecked() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a SAM 2 processor's configuration"),
-        ("[]", "not a SAM 2 processor's configuration: it holds no object"),
+        ("{", "preprocessor_config.json is not valid JSON"),
+        ("[" * 200_000, "preprocessor_config.json is not valid JSON"),
+        ('{"image_std": ' + "[" * 200_000, "preprocessor_config.json is not valid JSON"),
+        (f'{{"size": 64, "image_std": 1{"0" * 59}}}', "image_std must be numbers of at most 1e.09"),
+        (f'{{"size": 64, "image_std": "{"x" * 10_000}"}}', "preprocessor_config.json: image_std must be"),
+        ('{"size": 64, "image_std": NaN}', "image_std must be finite"),
+        ('{"size": 64, "rescale_factor": Infinity}', "rescale_factor must be a number; got inf"),
+        ('{"size": 1000000000}', "size must be .height, width. in pixels"),
+        ("[]", "preprocessor_config.json must hold a JSON object; got"),
         ('{"image_processor": 5}', "image_processor must be an object; got 5"),
         ('{"size": {"longest_edge": 5}}', "preprocessor_config.json: size must be .height, width. in pixels"),
         ('{"size": {"height": "a", "width": 5}}', "size must be .height, width. in pixels"),
@@ -178,11 +286,29 @@ def test_options_cannot_be_assigned_unchecked() -> None:
 )
 def test_a_wrong_configuration_is_named(kind: Any, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as found:
         kind.from_pretrained(tmp_path)
+    assert len(str(found.value)) < 500
 
 
-def test_null_in_a_configuration_means_the_default(tmp_path: Path) -> None:
+SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_null_of_a_step_is_off_as_in_transformers(name: str, tmp_path: Path) -> None:
+    off = Sam2ImageProcessor(**{name: False})
+    assert Sam2ImageProcessor(**{name: None}) == off
+    assert Sam2ImageProcessor.from_dict({name: None}) == off
+    Path(tmp_path / "preprocessor_config.json").write_text(
+        f'{{"image_processor_type": "Sam2ImageProcessor", "{name}": null}}'
+    )
+    assert Sam2ImageProcessor.from_pretrained(tmp_path) == off
+    # In a call, and for options that go first, None is as if it were not given.
+    assert Sam2ImageProcessor().replace(**{name: None}) == Sam2ImageProcessor()
+    assert Sam2ImageProcessor.from_pretrained(tmp_path, **{name: None}) == off
+
+
+def test_other_nulls_in_a_configuration_mean_the_default(tmp_path: Path) -> None:
     """The released models' files are full of them."""
     (tmp_path / "preprocessor_config.json").write_text(
         '{"crop_size": null, "data_format": "channels_first", "default_to_square": true, "device": null, '
@@ -199,3 +325,16 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     odd.save_pretrained(tmp_path)
     assert Sam2ImageProcessor.from_pretrained(tmp_path) == odd
     assert Sam2ImageProcessor.from_dict(odd.to_dict()) == odd
+    assert odd.save_pretrained(tmp_path) == [str(tmp_path / "preprocessor_config.json")]
+    odd.to_json_file(tmp_path / "odd.json")
+    assert (tmp_path / "odd.json").read_text() == odd.to_json_string()
+    assert Sam2ImageProcessor.from_json_file(tmp_path / "odd.json") == odd
+    assert Sam2ImageProcessor.from_dict(odd.to_dict(), size=42, device="cpu") == odd.replace(size=42)
+    with pytest.raises(ValueError, match="unknown option 'sise' of the image processor: did you mean size"):
+        Sam2ImageProcessor.from_dict(odd.to_dict(), sise=42)
+
+
+def test_the_limit_on_pixels_is_not_a_files_to_lift(tmp_path: Path) -> None:
+    assert "max_pixels" not in Sam2ImageProcessor(max_pixels=5).to_dict()
+    assert Sam2ImageProcessor.from_dict({"max_pixels": 10**12}) == Sam2ImageProcessor()
+    assert Sam2ImageProcessor.from_dict({}, max_pixels=10**12).max_pixels == 10**12
