@@ -30,7 +30,7 @@ def as_list(name: str, images: Any, rank: int) -> list[Any]:
     if isinstance(images, (str, os.PathLike, Image.Image)):
         return [images]
     if isinstance(images, (list, tuple)) and not (images and isinstance(images[0], (list, tuple))):
-        shapes = [getattr(image, "shape", ()) for image in images]
+        shapes: list[tuple[int, ...]] = [getattr(image, "shape", ()) for image in images]
         if rank == 3 and shapes and all(len(shape) == 2 and shape[1] in (1, 3, 4) for shape in shapes):
             raise ValueError(
                 f"{name} are arrays of shape {shapes[0]}, which look like the rows of one picture: give it "
@@ -89,6 +89,7 @@ def read_sizes(sizes: Any, name: str = "original_sizes") -> list[Size]:
 
 def read_size(name: str, value: Any) -> dict[str, int]:
     """A size in any of its forms as {"height": h, "width": w}."""
+    pair: Any
     if isinstance(value, Mapping):
         pair = [value[side] for side in ("height", "width")] if set(value) == {"height", "width"} else []
     else:
