@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 """The one commit of every repository here; its branch is main, its tag v1."""
 
@@ -64,3 +68,23 @@ def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def use(endpoint: str) -> Iterator[None]:
+    """Let huggingface_hub talk to another endpoint, as HF_ENDPOINT does for a new process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield
+    close_session()
+
+
+@contextmanager
+def hub_of(repositories: dict[str, Path], cache: Path) -> Iterator[list[str]]:
+    """A hub that has these repositories and a cache that is empty; yields the growing list of requests."""
+    with serve(repositories) as (endpoint, requests), use(endpoint), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        yield requests

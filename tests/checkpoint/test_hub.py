@@ -2,14 +2,11 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_stand_in import COMMIT, serve
-from huggingface_hub import constants
-from huggingface_hub.utils import close_session
+from hub_stand_in import COMMIT, serve, use
 
 from sam2_jax import RELEASED_MODELS, Sam2Model, Sam2Processor
 from sam2_jax.checkpoint import names
@@ -47,18 +44,6 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("time.sleep", lambda _: None)
     with use("http://127.0.0.1:9"):
         yield
-
-
-@contextmanager
-def use(endpoint: str) -> Iterator[None]:
-    """Let huggingface_hub talk to another endpoint, as HF_ENDPOINT does for a new process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", endpoint)
-        patch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        yield
-    close_session()
 
 
 def assert_same(model: Sam2Model, other: Sam2Model) -> None:
