@@ -14,15 +14,18 @@ import pytest
 from hub_stand_in import hub_of
 from PIL import Image
 
-from sam2_jax import RELEASED_MODELS, released_config
+from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Processor, released_config
 from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE
+from sam2_jax.checkpoint.hub import HubFolder
 from sam2_jax.checkpoint.pretrained import parameter_shapes
 from sam2_jax.commands import build_parser, main
 from sam2_jax.config import read_config
+from sam2_jax.image.arguments import check_pixels
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
 PAGES = sorted(
     page for places in ("*.md", "benchmarks/*.md", "sam2_jax/**/*.md") for page in ROOT.glob(places)
 )
@@ -102,3 +105,49 @@ def test_parameters_of_the_models_are_those_of_the_table() -> None:
     for name, millions in stated.items():
         count = sum(math.prod(shape) for shape in parameter_shapes(configs[name]).values())
         assert f"{count / 1e6:.1f}" == millions, name
+
+
+def measured(section: str, row: str) -> list[float]:
+    """The numbers of a row of RESULTS.md, without ranges: medians, and what is beside them."""
+    text = RESULTS.partition(f"<!-- begin {section} -->")[2].partition("<!-- end")[0]
+    line = re.search(rf"^\| {re.escape(row)} \| (.*)$", text, re.MULTILINE)
+    assert line, f"RESULTS.md has no row {row}"
+    return [float(x) for x in re.findall(r"\d+\.?\d*", re.sub(r"\(.*?\)", "", line[1]))]
+
+
+def test_speeds_are_those_that_were_measured() -> None:
+    stated = []
+    for size in ("tiny", "small", "base-plus", "large"):
+        _, fp32, bf16, *_ = measured("image cpu", f"{size}, batch 1")
+        stated.append(rf"hiera-{size}` \| [\d.]+ million \| {fp32:.1f} \| {bf16:.1f} \|")
+    _, ours, _, theirs, *_ = measured("image cpu", "tiny, batch 1")
+    stated.append(rf"\| {ours:.2f} s \| transformers {theirs:.2f} s \| {theirs / ours:.2f} times")
+    _, ours, _, theirs, *_ = (x / 1000 for x in measured("image cpu", "tiny, 64 prompts"))
+    stated.append(rf"\| {ours:.2f} s \| transformers {theirs:.2f} s \| {theirs / ours:.1f} times")
+    masks, ours, *_, memory = measured("generate", "sam2_jax")
+    same, theirs, *_, more = measured("generate", "Meta")
+    assert masks == same
+    stated += [
+        rf"\| {ours:.0f} s, {memory / 1000:.1f} GB \| Meta's generator {theirs:.0f} s, {more / 1000:.1f} GB",
+        rf"{theirs / ours:.1f} times as fast, the same {masks:.0f} masks",
+    ]
+    ours, theirs = (measured("memory", row)[1] / 1000 for row in ("sam2_jax fp32", "torch eager"))
+    stated.append(rf"{ours:.1f} GB \(transformers: {theirs:.1f} GB\)")
+    assert [pattern for pattern in stated if not re.search(pattern, README)] == []
+
+
+def test_errors_of_the_questions_are_those_that_users_meet() -> None:
+    asked = re.findall(r"^\| `(.+?)`", README.partition("## Questions and errors")[2], re.MULTILINE)
+    pixels = np.zeros((1, 1024, 1024, 3), np.float32)
+    for what, call in zip(
+        asked[:4],
+        (
+            lambda: HubFolder("facebook/sam2-hiera-small", local_files_only=True).get("config.json"),
+            lambda: check_pixels(pixels[:, :512], Sam2Config()),
+            lambda: check_pixels(np.moveaxis(pixels, -1, 1), Sam2Config()),
+            lambda: Sam2Processor()(original_sizes=[(600, 800)], input_points=[[500, 375]]),
+        ),
+        strict=True,
+    ):
+        with pytest.raises(ValueError, match=re.escape(what)):
+            call()
