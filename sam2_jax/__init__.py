@@ -16,6 +16,13 @@ if TYPE_CHECKING:
         Sam2VisionConfig,
         released_config,
     )
+    from sam2_jax.image.auto import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForMaskGeneration,
+        AutoProcessor,
+    )
     from sam2_jax.image.automatic import AutomaticMaskGenerator
     from sam2_jax.image.batch import predict_batch
     from sam2_jax.image.model import Sam2Model
@@ -44,6 +51,11 @@ _HOMES = {
     "Sam2VideoConfig": "config",
     "Sam2VisionConfig": "config",
     "released_config": "config",
+    "AutoConfig": "image.auto",
+    "AutoImageProcessor": "image.auto",
+    "AutoModel": "image.auto",
+    "AutoModelForMaskGeneration": "image.auto",
+    "AutoProcessor": "image.auto",
     "AutomaticMaskGenerator": "image.automatic",
     "predict_batch": "image.batch",
     "Sam2Model": "image.model",
@@ -63,6 +75,11 @@ _HOMES = {
 
 __all__ = [
     "RELEASED_MODELS",
+    "AutoConfig",
+    "AutoImageProcessor",
+    "AutoModel",
+    "AutoModelForMaskGeneration",
+    "AutoProcessor",
     "AutomaticMaskGenerator",
     "BatchFeature",
     "ImagePredictor",

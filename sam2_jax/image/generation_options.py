@@ -1,6 +1,5 @@
 """The options of automatic mask generation: defaults, presets, and what a model brings along."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checks import check_options, read_flag, read_numbers, shown
+from sam2_jax.json_files import read_json_object
 from sam2_jax.processing.crops import layer_grid, read_option
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -128,17 +128,9 @@ def merge_options(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_generation_options(folder: Path) -> dict[str, Any]:
-    """What GENERATION_FILE in a model's folder says, {} without one. Raises ValueError if it is broken."""
-    path = folder / GENERATION_FILE
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({shown(str(error))})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object of options; got {shown(values)}")
+def read_generation_options(path: Path) -> dict[str, Any]:
+    """The options that a model's GENERATION_FILE holds. Raises ValueError if it is broken."""
+    values = read_json_object(path, "remove it or mend it")
     try:
         check_options(values, OPTION_NAMES, "mask generation")
         MaskGenerationOptions(**merge_options(values))

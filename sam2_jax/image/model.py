@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.hub import HubFolder
 from sam2_jax.checkpoint.pretrained import PretrainedModel
 from sam2_jax.config import Sam2Config
 from sam2_jax.image.arguments import (
@@ -26,7 +26,7 @@ from sam2_jax.image.arguments import (
     take_objects,
 )
 from sam2_jax.image.batch import BatchResult, predict_batch
-from sam2_jax.image.generation_options import read_generation_options
+from sam2_jax.image.generation_options import GENERATION_FILE, read_generation_options
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
@@ -104,7 +104,12 @@ class Sam2Model(PretrainedModel[Sam2Config]):
 
         See `MaskGenerationOptions`; they are the defaults where neither options nor a preset are given.
         """
-        return {} if self._source is None else read_generation_options(Path(self._source[0]))
+        if self._source is None:
+            return {}
+        model, options = self._source
+        folder = HubFolder(model, **options)
+        path = folder.find(GENERATION_FILE) if folder.is_local else None
+        return {} if path is None else read_generation_options(path)
 
     def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
         """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.

@@ -1,0 +1,128 @@
+"""transformers' Auto classes for the models there are here: which class it is, the checkpoint's type says."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, HubFolder
+from sam2_jax.checks import check_options, did_you_mean, shown
+from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
+from sam2_jax.image.model import Sam2Model
+from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
+from sam2_jax.json_files import read_json_object
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.processor import Sam2Processor
+
+_CONFIGS: dict[str, Any] = {
+    kind.model_type: kind for kind in (Sam2Config, Sam2VideoConfig, Sam2VisionConfig, Sam2HieraDetConfig)
+}
+# A video checkpoint holds an image model.
+_PROMPTABLE: dict[str, Any] = {"sam2": Sam2Model, "sam2_video": Sam2Model}
+_MODELS: dict[str, Any] = {
+    **_PROMPTABLE,
+    "sam2_vision_model": Sam2VisionModel,
+    "sam2_hiera_det_model": Sam2HieraDetModel,
+}
+
+
+class _Auto:
+    """What the classes have in common: no objects of their own, and a checkpoint's type."""
+
+    types: ClassVar[dict[str, Any]] = _CONFIGS
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Raises ValueError: objects are those of other classes."""
+        name = type(self).__name__
+        raise ValueError(f"{name} has no objects of its own: {name}.from_pretrained chooses a class")
+
+    @classmethod
+    def _type_of(cls, model: str | Path, options: dict[str, Any]) -> str:
+        """The model_type of a hub id or folder, if it is one of this class's."""
+        folder = HubFolder(model, **{name: options[name] for name in HUB_OPTIONS if name in options})
+        if folder.file is not None and not (folder.file.parent / "config.json").is_file():
+            return "sam2_video"  # a file of Meta's, which holds all
+        path = folder.get("config.json")
+        return cls._known(read_json_object(path).get("model_type"), str(path))
+
+    @classmethod
+    def _known(cls, model_type: Any, where: str) -> str:
+        if isinstance(model_type, str) and model_type in cls.types:
+            return model_type
+        raise ValueError(
+            f"{where}: model_type must be one of {', '.join(cls.types)} for {cls.__name__}; got "
+            f"{shown(model_type)}"
+        )
+
+
+class AutoConfig(_Auto):
+    """The configuration of a checkpoint."""
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
+        """Read the configuration of a hub id or folder, of the class that its model_type names.
+
+        options: revision, subfolder, token, cache_dir, local_files_only and force_download. Raises ValueError
+        if it cannot be found or is of another model.
+        """
+        check_options(options, HUB_OPTIONS, "AutoConfig.from_pretrained")
+        kind = _CONFIGS[cls._type_of(model, options)]
+        return kind.from_dict(read_json_object(HubFolder(model, **options).get("config.json")))
+
+    @classmethod
+    def for_model(cls, model_type: str, **fields: Any) -> Any:
+        """Make a configuration of a model_type: "sam2", say. Raises ValueError for another type."""
+        if not isinstance(model_type, str) or model_type not in _CONFIGS:
+            raise ValueError(
+                f"unknown model_type {shown(model_type)}{did_you_mean(str(model_type), _CONFIGS)}"
+            )
+        check_options(fields, _CONFIGS[model_type].__dataclass_fields__, model_type)
+        return _CONFIGS[model_type](**fields)
+
+
+class AutoModel(_Auto):
+    """The model of a checkpoint: Sam2Model, Sam2VisionModel or Sam2HieraDetModel."""
+
+    types = _MODELS
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
+        """Load the model of a hub id or folder; options as of its class's `from_pretrained`.
+
+        Raises ValueError if it cannot be loaded or is of another kind.
+        """
+        return cls.types[cls._type_of(model, options)].from_pretrained(model, **options)
+
+    @classmethod
+    def from_config(cls, config: Any, **options: Any) -> Any:
+        """Build the model of a configuration with random weights; options as of its class, such as dtype."""
+        name = getattr(config, "model_type", None)
+        if type(config) is not _CONFIGS.get(str(name)):
+            raise ValueError(f"config must be a configuration such as Sam2Config(); got {shown(config)}")
+        kind = cls.types[cls._known(name, "config")]
+        return kind(config.image_config if isinstance(config, Sam2VideoConfig) else config, **options)
+
+
+class AutoModelForMaskGeneration(AutoModel):
+    """The model of a checkpoint that masks are asked of: Sam2Model."""
+
+    types = _PROMPTABLE
+
+
+class AutoProcessor(_Auto):
+    """The processor of a checkpoint: Sam2Processor."""
+
+    kind: ClassVar[Any] = Sam2Processor
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
+        """Read the processor of a hub id or folder; options as of its class's `from_pretrained`.
+
+        Raises ValueError if it cannot be found or is of another kind of model.
+        """
+        cls._type_of(model, options)
+        return cls.kind.from_pretrained(model, **options)
+
+
+class AutoImageProcessor(AutoProcessor):
+    """The image processor of a checkpoint: Sam2ImageProcessor."""
+
+    kind = Sam2ImageProcessor

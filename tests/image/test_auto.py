@@ -1,0 +1,104 @@
+"""transformers' Auto classes choose what is here by a checkpoint's type."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import model_of, smallest_config
+
+import sam2_jax
+from sam2_jax import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForMaskGeneration,
+    AutoProcessor,
+    Sam2Config,
+    Sam2HieraDetModel,
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2Processor,
+    Sam2VideoConfig,
+    Sam2VisionModel,
+)
+
+CONFIG = smallest_config(64)
+VIDEO = Sam2VideoConfig.from_dict(CONFIG.to_dict() | {"image_size": 64, "model_type": "sam2_video"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    model = model_of(CONFIG)
+    model.save_pretrained(path)
+    model.processor.save_pretrained(path)
+    return path
+
+
+def test_a_checkpoint_of_an_image_model(folder: Path) -> None:
+    for auto in (AutoModel, AutoModelForMaskGeneration):
+        model = auto.from_pretrained(folder, dtype="bfloat16")
+        assert (type(model), model.module.dtype) == (Sam2Model, "bfloat16")
+    assert AutoConfig.from_pretrained(str(folder)) == CONFIG
+    processor = AutoProcessor.from_pretrained(folder)
+    assert type(processor) is Sam2Processor
+    image_processor = AutoImageProcessor.from_pretrained(folder)
+    assert type(image_processor) is Sam2ImageProcessor
+    assert image_processor.size == processor.image_processor.size == {"height": 64, "width": 64}
+
+
+def test_the_forward_example_of_the_documentation(folder: Path) -> None:
+    """With the import changed; prompts are left out, so that nothing is compiled but the encoder."""
+    model = AutoModel.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(images=np.zeros((40, 60, 3), np.uint8), input_points=[[[[4, 6]]]])
+    assert inputs["pixel_values"].shape == (1, *model.config.image_size, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (CONFIG, Sam2Model),
+        (VIDEO, Sam2Model),
+        (CONFIG.vision_config, Sam2VisionModel),
+        (CONFIG.vision_config.backbone_config, Sam2HieraDetModel),
+    ],
+    ids=lambda x: getattr(x, "model_type", ""),
+)
+def test_every_type_has_its_class(config: Any, kind: type, tmp_path: Path) -> None:
+    assert type(AutoModel.from_config(config, dtype="bfloat16")) is kind
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert AutoConfig.from_pretrained(tmp_path) == config
+    assert type(AutoConfig.for_model(config.model_type)) is type(config)
+
+
+def test_masks_are_not_asked_of_an_encoder() -> None:
+    with pytest.raises(ValueError, match="must be one of sam2, sam2_video for AutoModelFor.*; got"):
+        AutoModelForMaskGeneration.from_config(CONFIG.vision_config)
+
+
+@pytest.mark.parametrize("name", ["AutoModel", "AutoModelForMaskGeneration", "AutoConfig", "AutoProcessor"])
+def test_other_models_get_a_sentence(name: str, tmp_path: Path) -> None:
+    auto = getattr(sam2_jax, name)
+    with pytest.raises(ValueError, match=f"{name} has no objects of its own: {name}.from_pretrained chooses"):
+        auto()
+    with pytest.raises(ValueError, match="config.json"):
+        auto.from_pretrained(tmp_path)
+    for model_type in ("clip", None, ["sam2"]):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        with pytest.raises(ValueError, match="model_type must be one of sam2, sam2_video.*; got"):
+            auto.from_pretrained(tmp_path)
+
+
+def test_what_cannot_be_meant_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean revision?"):
+        AutoConfig.from_pretrained(folder, revison="main")
+    with pytest.raises(ValueError, match="unknown model_type 'sam': did you mean sam2?"):
+        AutoConfig.for_model("sam")
+    with pytest.raises(ValueError, match="did you mean image_size?"):
+        AutoConfig.for_model("sam2_video", image_siz=3)
+    with pytest.raises(ValueError, match=r"config must be a configuration such as Sam2Config\(\); got"):
+        AutoModel.from_config({"model_type": "sam2"})
+    assert AutoConfig.for_model("sam2") == Sam2Config()
