@@ -14,9 +14,10 @@ from safetensors import safe_open
 from test_hub import TINY, use
 
 from benchmarks.embedded import HELD_OUT_SEED, IMAGE_SIZE
-from sam2_jax import Sam2Model
+from sam2_jax import AutomaticMaskGenerator, Sam2Model
 from sam2_jax.checkpoint.embedded import EMBEDDED, EMBEDDED_MODEL, SAMPLE_PICTURE, SAMPLE_SCENE, default_model
 from sam2_jax.commands import main
+from sam2_jax.image.generation_options import MaskGenerationOptions
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.training.batches import Scenes
 from sam2_jax.training.evaluate import evaluate
@@ -108,7 +109,24 @@ def test_it_can_be_asked_for_by_name(
     options = ["--model", "embedded", "--output", "o", "--points-per-side", "8"]
     assert main(["generate", str(SAMPLE_PICTURE), *options]) == 0
     assert "note:" not in capsys.readouterr().err
-    assert json.loads(Path("o/annotations.json").read_text())["annotations"]
+    assert (
+        len(json.loads(Path("o/annotations.json").read_text())["annotations"]) > 8
+    )  # not at SAM 2's thresholds
+
+
+def test_it_brings_thresholds_for_masks_of_everything(embedded: Sam2Model) -> None:
+    brought = embedded.generation_options
+    assert brought == Sam2Model.from_pretrained(EMBEDDED).generation_options
+    options = AutomaticMaskGenerator(embedded).options
+    assert (options.pred_iou_thresh, options.stability_score_thresh) == tuple(brought.values()) == (0.6, 0.75)
+    assert AutomaticMaskGenerator(embedded, "meta").options == MaskGenerationOptions()
+
+
+@pytest.mark.slow
+def test_its_thresholds_give_masks_of_photos(embedded: Sam2Model, reference_dir: Path) -> None:
+    generator = AutomaticMaskGenerator(embedded, points_per_side=8)
+    for name, least in (("truck", 8), ("groceries", 10)):
+        assert len(generator.find(reference_dir / "images" / f"{name}.jpg")) >= least
 
 
 def test_the_sample_picture_is_a_scene_that_can_be_made_again() -> None:
