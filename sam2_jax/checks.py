@@ -112,6 +112,14 @@ def read_array(name: str, values: Any, expected: str, kinds: str = "buif") -> np
     raise ValueError(f"{name} must be {expected}; got {shown(values)}")
 
 
+def read_float32(name: str, values: Any, expected: str) -> np.ndarray:
+    """As `read_array`, as float32; numbers of wider types beyond 1e30 in size become that."""
+    array = read_array(name, values, expected)
+    if array.dtype.itemsize > 4:
+        array = np.clip(array, -1e30, 1e30)
+    return array.astype(np.float32, copy=False)
+
+
 def read_numbers(name: str, values: Any, expected: str = "numbers", most: float = math.inf) -> np.ndarray:
     """Return numbers in lists or arrays of any depth as float64 of that shape, from -most to most.
 

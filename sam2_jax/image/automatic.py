@@ -127,7 +127,7 @@ class AutomaticMaskGenerator:
     def find(self, photo: Any, progress: bool = False) -> list[GeneratedMask]:
         """As `generate`, with the masks as objects."""
         progress = read_flag("progress", progress)
-        picture = to_rgb(photo)
+        picture = to_rgb(photo, max_pixels=self.processor.image_processor.max_pixels)
         size = picture.shape[:2]
         options = self.options
         layers = [

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, read_number
+from sam2_jax.checks import read_array, read_float32, read_number, shown
+
+# No picture's corner is farther, in pixels; areas then fit float32.
+_FARTHEST = 1e9
 
 
 def xyxy_to_xywh(boxes: Any) -> np.ndarray:
@@ -58,13 +61,14 @@ def non_maximum_suppression(boxes: Any, scores: Any, threshold: float) -> np.nda
     y1, their area (x1 - x0)(y1 - y0); scores: [N]. Equal to torchvision's `nms`, in float32 like it. Raises
     ValueError for other shapes and for NaN.
     """
-    boxes = read_array("boxes", boxes, "[N, 4]").astype(np.float32)
-    scores = read_array("scores", scores, "[N]").astype(np.float32)
-    threshold = read_number("threshold", threshold)
+    boxes, scores = read_float32("boxes", boxes, "[N, 4]"), read_float32("scores", scores, "[N]")
+    threshold = read_number("threshold", threshold, -_FARTHEST, _FARTHEST)
     if scores.ndim != 1 or boxes.shape != (len(scores), 4):
         raise ValueError(f"boxes must be [N, 4] and scores [N]; got shapes {boxes.shape} and {scores.shape}")
     if np.isnan(boxes).any() or np.isnan(scores).any():
         raise ValueError("boxes and scores must be numbers; got NaN")
+    if boxes.size and np.abs(boxes).max() > _FARTHEST:
+        raise ValueError(f"boxes must be numbers of at most {_FARTHEST:g} in size; got {shown(boxes)}")
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     rest = np.argsort(-scores, kind="stable")
     kept = []

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from sam2_jax.checks import read_array, read_number, shown
+from sam2_jax.checks import read_array, read_float32, read_number, shown
+from sam2_jax.processing.masks import read_level
 
 # Diagonal neighbours touch; masks of a stack do not.
 _EIGHT_NEIGHBOURS = np.zeros((3, 3, 3), bool)
@@ -44,10 +45,10 @@ def fill_holes_and_remove_sprinkles(
     as well. An area of 0 or None turns its half off. Areas are in pixels of these logits, which Meta's
     `SAM2Transforms` takes at the network's low resolution. Raises ValueError for what is no area.
     """
-    mask_threshold = read_number("mask_threshold", mask_threshold)
+    mask_threshold = read_level("mask_threshold", mask_threshold)
     max_hole_area = read_area("max_hole_area", max_hole_area)
     max_sprinkle_area = read_area("max_sprinkle_area", max_sprinkle_area)
-    logits = np.asarray(logits, np.float32)
+    logits = read_float32("logits", logits, "[..., height, width]")
     foreground = logits > mask_threshold
     cleaned = logits.copy()
     if max_hole_area > 0:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, read_number, read_whole, shown
+from sam2_jax.checks import read_array, read_float32, read_number, read_whole, shown
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
-from sam2_jax.processing.images import to_rgb
+from sam2_jax.processing.images import MAX_PIXELS, to_rgb
 from sam2_jax.processing.masks import stability_score
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
@@ -67,6 +67,7 @@ def generate_crop_boxes(
     points_per_crop: int = 32,
     crop_n_points_downscale_factor: float = 1,
     device: Any = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
     """Cut a picture into overlapping crops, each with a grid of points to prompt the network with.
 
@@ -74,7 +75,7 @@ def generate_crop_boxes(
     Layer i of crop_n_layers + 1 has 2^i x 2^i crops, the first being the whole picture. overlap_ratio: by how
     much of the picture's short side two crops of layer 1 overlap; in layer i by 2^(1-i) of that.
     points_per_crop: points on a side of the grid; layer i has crop_n_points_downscale_factor^i times fewer,
-    at least 1. device is accepted for transformers' sake.
+    at least 1. device is accepted for transformers' sake. max_pixels: as of `to_rgb`.
 
     Returns crop boxes float32 [crops, 4] as x0, y0, x1, y1; points float32 [1, points, crops, 2] as x, y in
     pixels of the network's input, to which every crop is stretched; the crops, uint8 [h, w, 3] each, views of
@@ -88,7 +89,7 @@ def generate_crop_boxes(
     points_per_crop = read_option("points_per_side", points_per_crop, "points_per_crop")
     downscale_factor = read_option("crop_n_points_downscale_factor", crop_n_points_downscale_factor)
     height, width = _read_target(target_size)
-    picture = to_rgb(image)
+    picture = to_rgb(image, max_pixels=max_pixels)
     layers = [layer_boxes(picture.shape[:2], layer, overlap_ratio) for layer in range(crop_n_layers + 1)]
     boxes = [box for layer in layers for box in layer]
     grids = []
@@ -171,7 +172,7 @@ def filter_masks(
     stability_score_thresh = read_option("stability_score_thresh", stability_score_thresh)
     mask_threshold = read_option("mask_threshold", mask_threshold)
     stability_score_offset = read_option("stability_score_offset", stability_score_offset)
-    masks, scores = _array("masks", masks), _array("iou_scores", iou_scores).astype(np.float32)
+    masks, scores = _array("masks", masks), read_float32("iou_scores", iou_scores, "numbers")
     if masks.ndim != 4 or masks.shape[2:] != (y1 - y0, x1 - x0):
         raise ValueError(
             f"masks must be [objects, masks, {y1 - y0}, {x1 - x0}], as large as the crop {crop}; "
@@ -254,7 +255,7 @@ def _whole_numbers(name: str, values: Any, layout: str, least: int = 1) -> tuple
         if len(listed) != count:
             raise ValueError
         return tuple(read_whole(name, value, least) for value in listed)
-    except (TypeError, ValueError):
+    except Exception:  # what converts itself to a list may fail as it likes
         raise ValueError(f"{name} must be {layout} in pixels; got {shown(values)}") from None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from sam2_jax.checks import read_array, read_whole, shown
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.images import to_rgb
 
@@ -40,7 +41,10 @@ class Drawn:
 
 
 def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
-    """Draw objects over a photo, uint8 [H, W, 3], small ones above large ones, each in its own colour."""
+    """Draw objects over a photo, uint8 [H, W, 3], small ones above large ones, each in its own colour.
+
+    Captions stand beside their masks, where they cover least.
+    """
     canvas = photo.astype(np.float32)
     for i, drawn in sorted(enumerate(objects), key=lambda item: -int(item[1].mask.sum())):
         tint(canvas, drawn.mask, i)
@@ -48,8 +52,7 @@ def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
     pen, unit = ImageDraw.Draw(image), _unit(photo)
     for i, drawn in enumerate(objects):
         _draw_prompts(pen, drawn, _colour(i), unit)
-    for i, drawn in enumerate(objects):
-        _draw_caption(pen, drawn, _colour(i), unit)
+    _draw_captions(image, objects, unit)
     return image
 
 
@@ -86,14 +89,22 @@ def contact_sheet(
     pixels to which larger pictures are reduced, None to leave them. gap: pixels between pictures. Raises
     ValueError if there is no picture, or not one caption for each.
     """
+    if not isinstance(images, (list, tuple)) and getattr(images, "ndim", 0) == 0:
+        raise ValueError(f"images must be a list of pictures; got {shown(images)}")
     if not len(images):
         raise ValueError("images must hold at least one picture")
-    if columns is not None and columns < 1:
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else read_whole("columns", columns)
+    if columns < 1:
         raise ValueError(f"columns must be at least 1; got {columns}")
+    size = None if size is None else read_whole("size", size, 1)
+    gap = read_whole("gap", gap, 0, 10_000)
+    captions = () if captions is None else captions
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(text, str) for text in captions):
+        raise ValueError(f"captions must be a list of texts; got {shown(captions)}")
     if captions and len(captions) != len(images):
         raise ValueError(f"captions must be one for each of {len(images)} images; got {len(captions)}")
     pictures = [_thumbnail(image, size) for image in images]
-    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    columns = min(columns, len(pictures))
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     widths = [max(picture.width for picture in pictures[j::columns]) for j in range(columns)]
     heights = [max(picture.height for picture in row) for row in rows]
@@ -119,7 +130,7 @@ def label_map(masks: Any) -> np.ndarray:
     Where masks overlap the smaller lies above the larger; of equal areas, the later one. uint8, or uint16 for
     more than 255 objects. Raises ValueError for other shapes or more than 65535 objects.
     """
-    masks = np.asarray(masks, bool)
+    masks = read_array("masks", masks, "[objects, height, width]").astype(bool, copy=False)
     if masks.ndim != 3 or len(masks) > np.iinfo(np.uint16).max:
         raise ValueError(f"masks must be [objects, height, width], at most 65535; got shape {masks.shape}")
     labels = np.zeros(masks.shape[1:], np.uint8 if len(masks) <= MAX_LABELS else np.uint16)
@@ -135,7 +146,7 @@ def palette_image(labels: Any) -> Image.Image:
     Saved as PNG it looks like a drawing and reads back as the labels. Raises ValueError for labels beyond
     255.
     """
-    labels = np.asarray(labels)
+    labels = read_array("labels", labels, "integers [height, width]")
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise ValueError(f"labels must be integers [height, width]; got {labels.dtype} {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() <= MAX_LABELS:
@@ -230,18 +241,54 @@ def _draw_prompts(pen: ImageDraw.ImageDraw, drawn: Drawn, colour: tuple[int, int
             pen.line((x, y - arm, x, y + arm), fill="white", width=unit)
 
 
-def _draw_caption(pen: ImageDraw.ImageDraw, drawn: Drawn, colour: tuple[int, int, int], unit: int) -> None:
-    """Write the caption at the top edge of the mask, kept inside the picture."""
-    rows, columns = np.nonzero(drawn.mask)
-    if not drawn.caption or rows.size == 0:
-        return
-    font = ImageFont.load_default(7 * unit + 6)
-    left, top, right, bottom = pen.textbbox((0, 0), drawn.caption, font=font)
-    width, height = right - left + 4 * unit, bottom - top + 4 * unit
-    limit_y, limit_x = drawn.mask.shape
-    first = rows.argmin()
-    x = min(max(int(columns[first]) - width // 2, 0), max(limit_x - width, 0))
-    y = min(max(int(rows[first]) - height, 0), max(limit_y - height, 0))
-    pen.rectangle((x, y, x + width, y + height), fill=colour)
-    text = "black" if sum(colour) > 450 else "white"
-    pen.text((x + 2 * unit - left, y + 2 * unit - top), drawn.caption, fill=text, font=font)
+def _draw_captions(image: Image.Image, objects: Sequence[Drawn], unit: int) -> None:
+    """Write each object's caption beside its mask, where it covers least of masks, marks and captions."""
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(7 * unit + 6)
+    taken = _taken(objects, unit)
+    for i, drawn in enumerate(objects):
+        if not drawn.caption or not drawn.mask.any():
+            continue
+        left, top, right, bottom = pen.textbbox((0, 0), drawn.caption, font=font)
+        width, height = int(right - left) + 4 * unit, int(bottom - top) + 4 * unit
+        x, y = _best_place(drawn.mask, width, height, taken, unit)
+        taken[y : y + height + 1, x : x + width + 1] += 100 / (width * height)
+        colour = _colour(i)
+        pen.rectangle((x, y, x + width, y + height), fill=colour)
+        text = "black" if sum(colour) > 450 else "white"
+        pen.text((x + 2 * unit - left, y + 2 * unit - top), drawn.caption, fill=text, font=font)
+
+
+def _taken(objects: Sequence[Drawn], unit: int) -> np.ndarray:
+    """What it costs to cover a pixel, float32 [H, W]: most on small masks and marks, least on large masks."""
+    costs = np.zeros(objects[0].mask.shape if objects else (0, 0), np.float32)
+    for drawn in objects:
+        costs[drawn.mask] += 100 * unit / max(int(drawn.mask.sum()), 1) ** 1.5
+        for x, y in drawn.points:
+            radius = 6 * unit
+            rows, columns = (slice(max(int(c) - radius, 0), max(int(c) + radius + 1, 0)) for c in (y, x))
+            costs[rows, columns] += 10 / (2 * radius + 1) ** 2
+    return costs
+
+
+def _best_place(mask: np.ndarray, width: int, height: int, taken: np.ndarray, unit: int) -> tuple[int, int]:
+    """Where to put a caption of this size: x and y of its corner, inside the picture, at or in the mask."""
+    x0, y0, mask_width, mask_height = bounding_box(mask)
+    x1, y1 = x0 + mask_width + unit, y0 + mask_height + unit
+    first = int(mask[y0].argmax())  # the topmost pixel
+    middle, centre = x0 + (mask_width - width) // 2, y0 + (mask_height - height) // 2
+    above, before = y0 - height - 1 - unit, x0 - width - 1 - unit
+    places = [
+        *((first - width // 2, above), (middle, above), (x0, above), (x1 - width, above)),
+        *((middle, y1), (x0, y1), (x1 - width, y1), (x1, centre), (before, centre)),
+        *((x1, above), (before, above), (x1, y1), (before, y1)),
+        *((middle, y0 + unit), (middle, y1 - height - 2 * unit)),
+        *((middle, above - height), (middle, y1 + height), (x1, y1 + height), (before, y1 + height)),
+    ]
+    limit_y, limit_x = mask.shape
+    inside = [
+        (min(max(x, 0), max(limit_x - width - 1, 0)), min(max(y, 0), max(limit_y - height - 1, 0)))
+        for x, y in places
+    ]
+    costs = [taken[y : y + height + 1, x : x + width + 1].sum() for x, y in inside]
+    # Where several cover as little, the first: it is nearest to where one looks.
+    return inside[int(np.argmin([cost + 0.01 * i for i, cost in enumerate(costs)]))]

@@ -283,7 +283,13 @@ class Sam2ImageProcessor:
         """As `crops.generate_crop_boxes`, for this processor's size unless target_size says another."""
         target = _pair(self.size) if target_size is None else target_size
         return crops.generate_crop_boxes(
-            image, target, crop_n_layers, overlap_ratio, points_per_crop, crop_n_points_downscale_factor
+            image,
+            target,
+            crop_n_layers,
+            overlap_ratio,
+            points_per_crop,
+            crop_n_points_downscale_factor,
+            max_pixels=self.max_pixels,
         )
 
     post_process_masks = staticmethod(post_process_masks)

@@ -79,9 +79,11 @@ class _TooLargeError(ValueError):
     """Says that a picture has too many pixels."""
 
 
-def _read(path: str | os.PathLike[str], read: Callable[[Image.Image], Result]) -> Result:
+def _read(path: Any, read: Callable[[Image.Image], Result]) -> Result:
     """Let read look at a picture file whose header alone has been read; ValueError for all that fails."""
     name = _name(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"a picture's path must be text or a Path; got {shown(path)}")
     try:
         # A pipe or a device would be waited for, or read without end.
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -129,9 +131,9 @@ def _identify(file: IO[bytes], name: str) -> Image.Image:
     raise UnidentifiedImageError
 
 
-def _name(path: str | os.PathLike[str]) -> str:
+def _name(path: Any) -> str:
     """A path as messages name it: of a very long one the end."""
-    name = " ".join(str(path).split())
+    name = " ".join(str(path).split()) if isinstance(path, (str, os.PathLike)) else shown(path)
     return name if len(name) <= 200 else f"... {name[-100:]}"
 
 

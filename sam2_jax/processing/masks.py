@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from sam2_jax.checks import read_float32, read_number
+
 _BAND = 2**18  # numbers worked on at a time, few enough to stay in a processor's cache
 
 
@@ -19,7 +21,7 @@ def upscale(logits: Any, height: int, width: int, window: Window | None = None) 
     Equal to torch's `interpolate(mode="bilinear", align_corners=False)`, to the last bits of float32.
     window: compute only this part of the result.
     """
-    logits = np.asarray(logits, np.float32)
+    logits = _read_logits(logits)
     rows, columns = window or (slice(0, height), slice(0, width))
     left, right, across = (x[columns] for x in _bilinear(logits.shape[-1], width))
     above, below, down = (x[rows] for x in _bilinear(logits.shape[-2], height))
@@ -74,10 +76,32 @@ def stability_score(logits: Any, threshold: float = 0.0, offset: float = 1.0) ->
     The area above threshold + offset over the area above threshold - offset, hence their IoU. Where even the
     latter is empty the score is 0; transformers has NaN there.
     """
-    logits = np.asarray(logits)
+    logits = _read_logits(logits)
+    threshold, offset = read_level("threshold", threshold), read_level("offset", offset)
     inner = np.count_nonzero(logits > threshold + offset, axis=(-2, -1))
     outer = np.count_nonzero(logits > threshold - offset, axis=(-2, -1))
     return np.asarray(inner, np.float32) / np.maximum(outer, 1).astype(np.float32)
+
+
+def read_level(name: str, value: Any) -> float:
+    """Return a logit that masks are compared with, 0 for None; raises ValueError for what is none."""
+    level = 0.0 if value is None else read_number(name, value)
+    return read_number(name, level, -1e9, 1e9)
+
+
+def _read_logits(logits: Any) -> np.ndarray:
+    expected = "[..., height, width]"
+    array = logits if isinstance(logits, np.ndarray) and logits.dtype == np.float32 else None
+    array = read_float32("logits", logits, expected) if array is None else array
+    if array.ndim < 2 or 0 in array.shape[-2:]:
+        raise ValueError(f"logits must be {expected}, none of it empty; got shape {array.shape}")
+    return array
+
+
+def is_binary(mask: np.ndarray) -> bool:
+    """Whether numbers are the 0 and 1 of a mask, with a 1 among them; logits hardly ever are."""
+    is_one = mask == 1
+    return bool(is_one.any() and (is_one | (mask == 0)).all())
 
 
 def depth_inside(mask: np.ndarray) -> np.ndarray:
@@ -95,7 +119,8 @@ def apply_non_overlapping_constraints(logits: Any, mask_threshold: float = 0.0) 
     others' logits are lowered to -10, or to mask_threshold - 10 where that is less, so that no pixel is in
     two masks at mask_threshold; transformers lowers to -10 always. Raises ValueError for other shapes.
     """
-    logits = np.asarray(logits)
+    logits = _read_logits(logits)
+    mask_threshold = read_level("mask_threshold", mask_threshold)
     if logits.ndim != 4:
         raise ValueError(
             f"masks must be [objects, masks, height, width] to be kept apart; got shape {logits.shape}"

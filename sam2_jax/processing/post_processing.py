@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, read_flag, read_number
+from sam2_jax.checks import read_array, read_flag, read_float32
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles, read_area
 from sam2_jax.processing.inputs import Size, read_sizes
 from sam2_jax.processing.masks import apply_non_overlapping_constraints as keep_apart
-from sam2_jax.processing.masks import upscale
+from sam2_jax.processing.masks import read_level, upscale
 
 
 def post_process_masks(
@@ -33,7 +33,7 @@ def post_process_masks(
     None is as if it were not given. Raises ValueError for wrong shapes, types or numbers.
     """
     sizes = read_sizes(original_sizes)
-    threshold = 0.0 if mask_threshold is None else read_number("mask_threshold", mask_threshold)
+    threshold = read_level("mask_threshold", mask_threshold)
     hole = read_area("max_hole_area", max_hole_area)
     sprinkle = read_area("max_sprinkle_area", max_sprinkle_area)
     is_binary = binarize is None or read_flag("binarize", binarize)
@@ -74,4 +74,4 @@ def _read_logits(mask: Any, image: int) -> np.ndarray:
         raise ValueError(
             f"masks must be {expected}; image {image} has shape {logits.shape} and type {logits.dtype}"
         )
-    return logits.astype(np.float32)
+    return read_float32("masks", logits, expected)

@@ -124,10 +124,11 @@ class Sam2Processor:
 
         images, segmentation_maps, return_tensors, options: as for `Sam2ImageProcessor`. Prompts are lists,
         tuples or arrays, ragged at every level, in the pictures' pixels:
-        input_points: image > object > point > (x, y); input_labels: image > object > point, 1 on the object
-        and 0 off it, all 1 if omitted; input_boxes: image > object > (x0, y0, x1, y1); input_masks: image >
-        object > rough mask [H, W] of the picture, bool, or logits of an earlier prediction. An object may
-        have points ([] if not), a box (None if not) or both; an image of a batch may have no objects ([]).
+        input_points: image > object > point > (x, y); input_labels: image > object > point, 1 or True on the
+        object and 0 or False off it, all 1 if omitted; input_boxes: image > object > (x0, y0, x1, y1);
+        input_masks: image > object > rough mask [H, W] of the picture, of bool or 0 and 1, or logits of an
+        earlier prediction. An object may have points ([] if not), a box (None if not) or both; an image of a
+        batch may have no objects ([]).
         original_sizes: (height, width) of each picture, or of all, if images are not given.
 
         Returns what was asked for of pixel_values float32 [B, H, W, 3], original_sizes int64 [B, 2], labels

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import shown
+from sam2_jax.checks import read_array, shown
 from sam2_jax.processing.inputs import Size
+from sam2_jax.processing.masks import is_binary
+from sam2_jax.processing.photo_prompts import check_place
 from sam2_jax.processing.resampling import resize
 
 PADDING = -10
@@ -32,7 +34,11 @@ _MASK_LOGIT = np.float32(10)
 
 def count_images(prompts: Mapping[str, Any]) -> int:
     """How many images the prompts are for, 1 if there are none or they cannot be counted."""
-    counts = [len(values) for values in prompts.values() if hasattr(values, "__len__")]
+    counts = [
+        len(values)
+        for values in prompts.values()
+        if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0)
+    ]
     return max([1, *counts])
 
 
@@ -46,9 +52,10 @@ def read_prompts(
     """Return prompts as rectangular arrays in the network's pixels, padded where they are ragged.
 
     prompts: of input_points (image > object > point > (x, y) in the photo's pixels), input_labels (image >
-    object > point: 1 on the object, 0 off it), input_boxes (image > object > (x0, y0, x1, y1)) and
-    input_masks (image > object > [H, W]) those that are given. sizes, targets: (height, width) of each photo
-    and of what the network sees of it; mask_size: of mask prompts there.
+    object > point: 1 or True on the object, 0 or False off it), input_boxes (image > object > (x0, y0, x1,
+    y1)) and input_masks (image > object > [H, W]: of bool, of integers 0 and another, of floats 0 and 1; all
+    else are logits) those that are given. sizes, targets: (height, width) of each photo and of what the
+    network sees of it; mask_size: of mask prompts there.
 
     Returns input_points float32 [B, P, N, 2] and input_labels int64 [B, P, N] (1 if none are given, -10 for
     padding), input_boxes float32 [B, P, 4] (NaN for padding), input_masks logits float32 [B, P, h, w]. Raises
@@ -61,7 +68,7 @@ def read_prompts(
         for name, values in prompts.items()
     }
     counts = _count_objects(nested, len(sizes))
-    _check_objects(nested, counts)
+    _check_objects(nested, counts, sizes)
     nested = _point_out_masks(nested, counts)
     shape = len(sizes), max(counts)
     scales = [_scale(size, target) for size, target in zip(sizes, targets, strict=True)]
@@ -94,9 +101,13 @@ def _nest(name: str, values: Any) -> list[Any]:
 
     def read(node: Any, depth: int, place: str) -> Any:
         if hasattr(node, "__array__"):
-            node = np.asarray(node).tolist()
+            node = _to_list(name, node, layout)
         if depth == len(levels):
-            if isinstance(node, bool) or not isinstance(node, (int, float)):
+            if isinstance(node, bool) and name == "input_labels":
+                node = int(node)
+            if isinstance(node, bool):
+                raise ValueError(f"{name} must be numbers; {place} is {node}")
+            if not isinstance(node, (int, float)):
                 raise ValueError(
                     f"{name} must be nested {len(levels)} deep ({layout}); {place} is {_kind(node)}, not "
                     "a number"
@@ -121,11 +132,18 @@ def _nest(name: str, values: Any) -> list[Any]:
     return read(values, 0, "the prompt")
 
 
+def _to_list(name: str, node: Any, layout: str) -> Any:
+    try:
+        return np.asarray(node).tolist()
+    except Exception as error:  # what converts itself to an array may fail as it likes
+        raise ValueError(f"{name} must be lists or arrays ({layout}); got {shown(node)}") from error
+
+
 def _nest_masks(values: Any) -> list[list[np.ndarray]]:
     """Mask prompts as logits [H, W] in lists, image > object."""
 
     def items(node: Any, level: int) -> list[Any]:
-        if isinstance(node, (list, tuple)) or np.ndim(node) > 2:
+        if isinstance(node, (list, tuple)) or getattr(node, "ndim", 0) > 2:
             return list(node)
         raise ValueError(
             "input_masks must be nested image > object > mask [height, width]; got "
@@ -139,17 +157,20 @@ def _nest_masks(values: Any) -> list[list[np.ndarray]]:
 
 
 def _mask_logits(mask: Any, place: str) -> np.ndarray:
-    array = np.asarray(mask)
+    expected = "masks [height, width] for each object"
+    array = read_array("input_masks", mask, f"{expected}; that of {place} is not")
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(
-            f"input_masks must be masks [height, width] for each object; {place} has shape {array.shape}"
-        )
-    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        logits = array.astype(np.float32)
-        if not np.isfinite(logits).all():
-            raise ValueError(f"input_masks must be finite logits; that of {place} has NaN or infinity")
-        return logits
-    if array.dtype.kind not in "bui" or not np.isin(array, (0, max(1, array.max()))).all():
+        raise ValueError(f"input_masks must be {expected}; {place} has shape {array.shape}")
+    if array.dtype.kind == "b" or is_binary(array):
+        return np.where(array, _MASK_LOGIT, -_MASK_LOGIT)
+    if array.dtype.kind not in "ui":
+        if not (np.abs(array.astype(np.float64)) <= LARGEST_COORDINATE).all():
+            raise ValueError(
+                f"input_masks must be finite logits; that of {place} has NaN, infinity or numbers beyond "
+                f"{LARGEST_COORDINATE:g}"
+            )
+        return array.astype(np.float32)
+    if not np.isin(array, (0, max(1, array.max()))).all():
         raise ValueError(
             f"input_masks must be logits, or masks of two values, 0 outside; that of {place} is of "
             f"{array.dtype} with other values: compare it with a threshold first"
@@ -178,12 +199,14 @@ def _count_objects(nested: Mapping[str, list[Any]], images: int) -> list[int]:
                 )
     counts = [len(objects) for objects in nested[first]]
     if not any(counts):
-        raise ValueError(f"{first} must not be empty: there is no object in any image")
+        raise ValueError(
+            f"{first} must not be empty: there is no object in any image, so nothing to ask of the model"
+        )
     return counts
 
 
-def _check_objects(nested: Mapping[str, list[Any]], counts: list[int]) -> None:
-    """Every object must have a prompt, as many labels as points, and corners in order."""
+def _check_objects(nested: Mapping[str, list[Any]], counts: list[int], sizes: Sequence[Size]) -> None:
+    """Every object must have a prompt, as many labels as points, and a box in its photo, corners in order."""
     points, labels, boxes = (nested.get(f"input_{name}") for name in ("points", "labels", "boxes"))
     for b, count in enumerate(counts):
         for p in range(count):
@@ -195,6 +218,8 @@ def _check_objects(nested: Mapping[str, list[Any]], counts: list[int]) -> None:
                     "input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1; that of "
                     f"{place} is ({x0:g}, {y0:g}, {x1:g}, {y1:g}): is it (x, y, width, height)?"
                 )
+            if box is not None:
+                check_place("input_boxes", box, sizes[b], f"that of {place} is")
             if points is not None and labels is not None:
                 _check_labels(labels[b][p], len(points[b][p]), place)
             if box is None and "input_masks" not in nested and not (points and points[b][p]):

@@ -130,11 +130,11 @@ def test_an_object_is_the_same_alone_and_beside_others(photo: Path, model: str) 
         ([], "nothing to segment"),
         (["--object"], "nothing to segment"),
         (
-            ["--point", "90,30"],
+            ["--point", "91,30"],
             "object 1: points must lie in the photo, which is 90 x 60 pixels; got",
         ),
         (["--point=-1,30"], "pixels; got (-1, 30)"),
-        (["--point", "1,1", "--object", "--negative", "5,60"], "object 2: points must lie in the photo"),
+        (["--point", "1,1", "--object", "--negative", "5,61"], "object 2: points must lie in the photo"),
         (["--box", "50,10,20,40"], "x0 < x1 and y0 < y1"),
         (["--box", "100,10,120,40"], "a box must cover a part of the photo"),
         (["--mask", "none.png"], "there is no picture none.png"),

@@ -1,10 +1,12 @@
 """Pictures of results."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from sam2_jax.processing.drawing import (
     COLOURS,
@@ -45,6 +47,28 @@ def test_overlay_draws_small_objects_above_large_ones() -> None:
 def test_overlay_of_an_empty_mask_changes_nothing() -> None:
     photo = np.full((40, 60, 3), 7, np.uint8)
     np.testing.assert_array_equal(overlay(photo, [Drawn(np.zeros((40, 60), bool), "empty")]), photo)
+
+
+def test_captions_cover_neither_small_masks_nor_marks_nor_each_other() -> None:
+    photo = np.full((300, 400, 3), 90, np.uint8)
+    rows, columns = np.indices(photo.shape[:2])
+    places = [(8, 8), (40, 60), (80, 75), (393, 8), (395, 294), (6, 290), (200, 150), (215, 170)]
+    masks = [(columns - x) ** 2 + (rows - y) ** 2 <= 16 for x, y in places]
+    masks.append(rows > 120)  # a large one beneath, which any caption may cover
+    points = [[place] for place in places] + [[]]
+    plain = [Drawn(mask, "", click, [1] * len(click)) for mask, click in zip(masks, points, strict=True)]
+    named = [replace(drawn, caption=f"{i} 0.97") for i, drawn in enumerate(plain)]
+    image, without = (np.asarray(overlay(photo, drawn)) for drawn in (named, plain))
+    written = (image != without).any(axis=-1)
+    assert not (written & np.any(masks[:-1], axis=0)).any()
+    marks = (without == (34, 160, 60)).all(axis=-1) | (without == 255).all(axis=-1)
+    assert marks.any()
+    assert not (written & marks).any()
+    labels, _ = ndimage.label(written, np.ones((3, 3)))
+    boxes = [region for region in ndimage.find_objects(labels) if labels[region].size > 100]
+    assert len(boxes) == len(named)  # each stands by itself
+    one = np.asarray(overlay(photo, named[:1]))
+    assert (one != np.asarray(overlay(photo, plain[:1]))).sum() > 100
 
 
 def test_many_objects_have_colours_of_their_own() -> None:

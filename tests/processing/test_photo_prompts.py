@@ -20,8 +20,11 @@ def test_points_are_taken_in_every_form() -> None:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([(120, 5)], rf"points must lie in {INSIDE}; got \(120, 5\)"),
-        ([(5, 90)], rf"points must lie in {INSIDE}; got \(5, 90\)"),
+        ([(120.5, 5)], rf"points must lie in {INSIDE}; got \(120.5, 5\)"),
+        ([(5, 91)], rf"points must lie in {INSIDE}; got \(5, 91\)"),
+        (5, r"points must be a list of \(x, y\)"),
+        ({1, 2}, "points must be numbers"),
+        ([(10**400, 5)], "points must be numbers"),
         ([(5, 5), (-0.5, 5)], rf"points must lie in {INSIDE}; got \(-0.5, 5\)"),
         ([(np.nan, 5)], "points must be finite numbers"),
         ([(np.inf, 5)], "points must be finite numbers"),
@@ -40,6 +43,13 @@ def test_labels_default_to_positive() -> None:
     assert read_labels(None, 2) == (1, 1)
     assert read_labels(np.array([1, 0]), 2) == (1, 0)
     assert read_labels([], 0) == ()
+    assert read_labels([True, False], 2) == (1, 0)
+    assert read_labels(np.array([True, False]), 2) == (1, 0)
+
+
+def test_a_photos_edges_belong_to_it() -> None:
+    """As the processor has it, and boxes."""
+    assert read_points([(120, 90), (0, 0)], SIZE) == ((120, 90), (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +59,9 @@ def test_labels_default_to_positive() -> None:
         ([1, 2], r"labels must be 1 \(on the object\) or 0 \(off it\); got 2"),
         ([1, -10], "got -10"),
         ([1, 0.5], "got 0.5"),
-        ([1, None], "labels must be finite numbers"),
+        ([1, None], "labels must be numbers"),
+        ([1, -1], "got -1: leave out a point that is neither"),
+        ([1, 2], "got 2: give a box as a box"),
     ],
 )
 def test_wrong_labels_are_refused(labels: Any, message: str) -> None:

@@ -182,6 +182,28 @@ def test_padding_adds_nothing_and_loses_nothing(images: list[Any]) -> None:
                 np.testing.assert_array_equal(out["input_points"][b, p][real], alone["input_points"][0, 0])
 
 
+def test_a_mask_of_floats_0_and_1_is_no_logits() -> None:
+    rough = np.zeros((16, 32))
+    rough[:8] = 1
+    expected = processor(original_sizes=SIZES[:1], input_masks=[[rough.astype(bool)]]).input_masks
+    for dtype in (np.float32, np.float64, np.float16, np.int64, np.uint8, object):
+        given_mask = processor(original_sizes=SIZES[:1], input_masks=[[rough.astype(dtype)]]).input_masks
+        np.testing.assert_array_equal(given_mask, expected)
+    zeros = processor(original_sizes=SIZES[:1], input_masks=[[np.zeros((16, 32), np.float32)]])
+    assert (zeros.input_masks == 0).all()  # logits that say nothing
+
+
+def test_labels_may_be_booleans() -> None:
+    for labels in ([[[True, False]]], np.array([[[True, False]]]), [[np.array([True, False])]]):
+        inputs = processor(original_sizes=SIZES[:1], input_points=[[[[1, 1], [2, 2]]]], input_labels=labels)
+        assert inputs.input_labels.tolist() == [[[1, 0]]]
+
+
+def test_a_point_on_the_edge_is_a_point() -> None:
+    inputs = processor(original_sizes=SIZES[:1], input_points=[[[[200, 100]]]])
+    assert inputs.input_points.tolist() == [[[[128, 64]]]]
+
+
 MASK = np.ones((4, 4), bool)
 
 
@@ -220,6 +242,19 @@ MASK = np.ones((4, 4), bool)
         ({"input_masks": [MASK[0]]}, "got ndarray where a list of objects is due, at level 2"),
         ({"input_masks": [[MASK[0]]]}, "object 0 of image 0 has shape .4,."),
         ({"input_masks": [[np.arange(4).reshape(2, 2)]]}, "masks of two values.*compare it with a threshold"),
+        ({"input_points": np.array(5)}, "got int where a list of images is due, at level 1"),
+        ({"input_points": [[[[True, 2]]]]}, "must be numbers; coordinate 0 of point 0 .* is True"),
+        ({"input_points": [[[[10**400, 2]]]]}, "finite numbers; .* is 1000"),
+        ({"input_points": [[[[10**5000, 2]]]]}, "finite numbers; .* is a value of type int"),
+        ({"input_points": "x" * 10_000}, "got str where a list of images is due"),
+        ({"input_boxes": [[[0.1, 0.2, 0.5, 0.9]]]}, "in pixels of the photo.* 200 x 100 .*0.1.*first pixel"),
+        ({"input_boxes": [[[200, 0, 300, 50]]]}, "must cover a part of the photo.*; that of object 0 of im"),
+        ({"input_boxes": [[[-9, -9, 0, 50]]]}, "must cover a part of the photo"),
+        ({"input_masks": np.array(5)}, "got ndarray where a list of images is due, at level 1"),
+        ({"input_masks": [np.array(5)]}, "got ndarray where a list of objects is due, at level 2"),
+        ({"input_masks": [[np.array(5)]]}, "object 0 of image 0 has shape ()"),
+        ({"input_masks": [[[[1], [1, 2]]]]}, "that of object 0 of image 0 is not; got"),
+        ({"input_masks": [[np.full((2, 2), 1e30)]]}, "finite logits; that of object 0 of image 0"),
         ({"input_masks": [[np.full((2, 2), NAN)]]}, "finite logits; that of object 0 of image 0"),
         (
             {"input_masks": [[MASK]], "input_boxes": [[[0, 0, 1, 1]] * 2]},
