@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import shown
 from sam2_jax.image.arguments import bucket, pad_prompts
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.model.sam2 import ImageEmbeddings
+from sam2_jax.processing.masks import is_binary
 from sam2_jax.processing.photo_prompts import (
     NEGATIVE,
     POSITIVE,
@@ -324,8 +326,10 @@ def _read_mask(mask: Any) -> np.ndarray:
     except ValueError:  # lists of different lengths
         array = np.asarray(None)
     is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    if not is_float or array.ndim != 2 or array.size == 0:
-        found = f"shape {array.shape} and type {array.dtype}" if array.ndim else f"{mask!r:.100}"
+    binary = array.ndim == 2 and is_binary(array)
+    if not is_float or array.ndim != 2 or array.size == 0 or binary:
+        found = f"shape {array.shape} and type {array.dtype}" if array.ndim else shown(mask)
+        found = "0 and 1" if binary and is_float else found
         raise ValueError(
             f"mask must be logits [height, width] of an earlier prediction; got {found}: choose one of "
             "its masks, prediction.logits[prediction.best]; of a binary mask, 20.0 * mask - 10 makes logits"

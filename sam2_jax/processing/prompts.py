@@ -37,7 +37,7 @@ def count_images(prompts: Mapping[str, Any]) -> int:
     counts = [
         len(values)
         for values in prompts.values()
-        if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0)
+        if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) > 0
     ]
     return max([1, *counts])
 

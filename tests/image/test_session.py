@@ -286,7 +286,7 @@ def test_the_history_is_bounded_and_keeps_no_full_size_masks(
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda s: s.click(120, 5),
+        lambda s: s.click(121, 5),
         lambda s: s.click(5, -1),
         lambda s: s.click(float("nan"), 5),
         lambda s: s.click("a", 5),
@@ -333,6 +333,7 @@ def test_an_interrupted_click_changes_nothing(
         ({"mask": np.zeros((3, 16, 16), np.float32)}, r"mask must be logits.*got shape \(3, 16, 16\).*best"),
         ({"mask": np.zeros((16, 16), bool)}, r"type bool.*20.0 \* mask - 10"),
         ({"mask": np.full((16, 16), np.nan, np.float32)}, "mask must be finite"),
+        ({"mask": np.eye(16, dtype=np.float32)}, "got 0 and 1: .* of a binary mask, 20.0"),
         ({"mask": [[1.0], [1.0, 2.0]]}, "mask must be logits"),
         ({"mask": "mask.png"}, "mask must be logits"),
     ],
