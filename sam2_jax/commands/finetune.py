@@ -1,15 +1,16 @@
 """The `sam2-jax finetune` command: train a model on a dataset, and see what it gained."""
 
 import argparse
-import json
 import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_jax.atomic import write_text
-from sam2_jax.checkpoint.embedded import DEFAULT_MODEL
+from sam2_jax.atomic import check_writable, write_text
+from sam2_jax.checks import read_number, read_whole
+from sam2_jax.commands.common import add_model, add_quiet, check_model, load_model, number, whole
+from sam2_jax.json_files import json_text
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 
 # Evaluating more pictures than this tells little more.
 _EVALUATED = 50
+_HELD_OUT = 0.1
+_WHOLE: tuple[tuple[str, int, int, int, str], ...] = (
+    ("steps", 500, 1, 2**31 - 1, "how many"),
+    ("batch_size", 2, 1, 4096, "pictures in a step"),
+    ("objects", 4, 1, 4096, "objects of a picture"),
+    ("corrections", 3, 0, 100, "clicks that correct"),
+    ("accumulate", 1, 1, 2**20, "steps for one update"),
+    ("lora_rank", 4, 1, 4096, "rank of low-rank updates"),
+    ("processes", 0, 0, 256, "processes to read photos with"),
+    ("checkpoint_every", 100, 1, 2**31 - 1, "steps between checkpoints"),
+    ("seed", 0, 0, 2**32 - 1, "of all that is random"),
+)
+"""Options that are whole numbers: default, least, most, meaning."""
 
 
 def add_finetune(commands: Any) -> None:
@@ -26,7 +40,7 @@ def add_finetune(commands: Any) -> None:
         help="train a model on pictures with masks",
         description="Train a model on a dataset. Some pictures are held out to see what was gained. Writes "
         "to a folder: the trained model in both layouts, checkpoints, metrics. Given again, the command goes "
-        "on where it stopped.",
+        "on where it stopped, with more --steps beyond that.",
         epilog="example, COCO's instance annotations:\n"
         "  sam2-jax finetune --data annotations.json --images photos --output tuned --steps 500\n"
         "  sam2-jax segment photo.jpg --point 500,375 --model tuned\n",
@@ -35,15 +49,12 @@ def add_finetune(commands: Any) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="PATH", help="COCO JSON, or a folder of photos and masks")
     add("--images", type=Path, metavar="FOLDER", help="where the photos are, if not beside the data")
-    add("--model", default=DEFAULT_MODEL, help="hub id or folder (default: %(default)s)")
-    add("--revision", help="commit, tag or branch of the hub model")
     add("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
-    add("--steps", type=int, default=500, help="how many (default: %(default)s)")
-    add("--batch-size", type=int, default=2, metavar="N", help="pictures in a step (default: %(default)s)")
-    add("--objects", type=int, default=4, metavar="N", help="objects of a picture (default: %(default)s)")
-    add("--corrections", type=int, default=3, metavar="N", help="clicks that correct (default: %(default)s)")
-    add("--learning-rate", type=float, default=5e-5, metavar="R", help="the highest (default: %(default)s)")
-    add("--accumulate", type=int, default=1, metavar="N", help="steps for one update (default: %(default)s)")
+    add_model(parser, dtype="computing type of the training (default: float32)")
+    for name, default, _, _, meaning in _WHOLE:
+        help_text = f"{meaning} (default: {default})"
+        add(_option(name), type=whole, default=default, metavar="N", help=help_text)
+    add("--learning-rate", type=number, default=5e-5, metavar="R", help="the highest (default: %(default)s)")
     add(
         "--train",
         action="append",
@@ -51,35 +62,28 @@ def add_finetune(commands: Any) -> None:
         help="parameters to train (default: all but the backbone)",
     )
     add("--lora", action="append", metavar="PATTERN", help="matrices to train by low-rank updates")
-    add("--lora-rank", type=int, default=4, metavar="N", help="rank of these (default: %(default)s)")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="computing type (%(default)s)")
     add("--remat", action="store_true", help="less memory for the encoder's gradients, more time")
-    add("--processes", type=int, default=0, metavar="N", help="to read photos with (default: %(default)s)")
-    add("--image-size", type=int, metavar="N", help="side of the network's input (default: the model's)")
     add(
         "--held-out",
-        type=float,
-        default=0.1,
+        type=number,
         metavar="SHARE",
-        help="pictures held out (default: %(default)s)",
+        help=f"share of the pictures to judge by, 0 for none (default: {_HELD_OUT}, 0 with --validation)",
     )
-    add("--checkpoint-every", type=int, default=100, metavar="N", help="steps (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
+    add("--validation", type=Path, metavar="PATH", help="pictures to judge by of their own, as --data")
+    add("--validation-images", type=Path, metavar="FOLDER", help="where the photos of these are")
+    add_quiet(parser)
     parser.set_defaults(run=finetune)
 
 
 def finetune(arguments: argparse.Namespace) -> int:
     """Run the command. What can be wrong with the input is found before the model is loaded."""
-    from sam2_jax.image.model import Sam2Model
     from sam2_jax.training.batches import Shuffled
-    from sam2_jax.training.datasets import open_dataset, split
     from sam2_jax.training.evaluate import evaluate
     from sam2_jax.training.optimizer import OptimizerOptions
     from sam2_jax.training.prompts import PromptOptions
     from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
 
-    if arguments.corrections < 0:
-        raise ValueError(f"--corrections must be 0 or more; got {arguments.corrections}")
+    _check(arguments)
     options = TrainingOptions(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -97,37 +101,77 @@ def finetune(arguments: argparse.Namespace) -> int:
         ),
         prompts=PromptOptions(correction_rounds=arguments.corrections),
     )
-    dataset = open_dataset(arguments.data, arguments.images)
-    training, held_out = split(dataset, arguments.held_out, arguments.seed)
-    _describe(dataset, len(training), len(held_out))
-    model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision)
-    if arguments.image_size is not None:
-        model = model.with_image_size(arguments.image_size)
+    output, progress = arguments.output, not arguments.quiet
+    check_writable(output, is_folder=True)
+    training, judged = _open(arguments)
+    model = load_model(arguments)
+    report: dict[str, Any] = {"model": arguments.model}
 
-    def judge(model: "Sam2Model", when: str) -> dict[str, Any]:
-        found = evaluate(model, islice(held_out.readable(), _EVALUATED), clicks=3, progress=True)
-        print(f"{when}: {found}", flush=True)
-        return found._asdict()
+    def judge(model: "Sam2Model", when: str) -> None:
+        if judged is not None:
+            found = evaluate(model, islice(judged.readable(), _EVALUATED), clicks=3, progress=progress)
+            print(f"{when}: {found}", flush=True)
+            report[when] = found._asdict()
 
-    source = Shuffled(training, arguments.seed)
-    go_on = partial(train, model, source, options, arguments.output, processes=arguments.processes)
+    go_on = partial(
+        train,
+        model,
+        Shuffled(training, arguments.seed),
+        options,
+        output,
+        data=training.fingerprint(),
+        processes=arguments.processes,
+    )
     # No step yet, but all checks: before the minutes that judging may take.
     go_on(stop_at=0, progress=False)
-    report = {"model": str(arguments.model), "before": judge(model, "before")}
-    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every)
-    tuned.save_pretrained(arguments.output)
-    tuned.processor.save_pretrained(arguments.output)
-    tuned.save_pretrained(arguments.output / "transformers", layout="transformers")
-    tuned.processor.save_pretrained(arguments.output / "transformers")
-    report["after"] = judge(tuned, "after")
-    write_text(arguments.output / "report.json", json.dumps(report, indent=2) + "\n")
-    print(f"{arguments.output}: the trained model; in transformers/ the same for transformers")
+    judge(model, "before")
+    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every, progress=progress)
+    tuned.save_pretrained(output)
+    tuned.processor.save_pretrained(output)
+    tuned.save_pretrained(output / "transformers", layout="transformers")
+    tuned.processor.save_pretrained(output / "transformers")
+    judge(tuned, "after")
+    write_text(output / "report.json", json_text(report, indent=2) + "\n")
+    print(f"{output}: the trained model; in transformers/ the same for transformers")
     return 0
 
 
-def _describe(dataset: "Dataset", training: int, held_out: int) -> None:
-    """Say what there is, and on stderr what was left out."""
-    print(f"{training} pictures to train on, {held_out} held out")
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that cannot be meant, and options that do not go together."""
+    for name, _, least, most, _ in _WHOLE:
+        read_whole(_option(name), getattr(arguments, name), least, most)
+    read_number("--learning-rate", arguments.learning_rate, above=0, most=1000)
+    if arguments.held_out is not None:
+        read_number("--held-out", arguments.held_out, least=0, below=1)
+        if arguments.held_out and arguments.validation:
+            raise ValueError("--validation judges by pictures of its own; leave out --held-out, or give it 0")
+    if arguments.validation_images and not arguments.validation:
+        raise ValueError("--validation-images says where the photos of --validation are; give that, too")
+    check_model(arguments)
+
+
+def _open(arguments: argparse.Namespace) -> tuple["Dataset", "Dataset | None"]:
+    """The pictures to train on, and those to judge by if there are to be any; says what there is."""
+    from sam2_jax.training.datasets import open_dataset, split
+
+    training, judged = open_dataset(arguments.data, arguments.images), None
+    _tell_left_out(training)
+    if arguments.validation:
+        judged = open_dataset(arguments.validation, arguments.validation_images)
+        _tell_left_out(judged)
+    elif share := _HELD_OUT if arguments.held_out is None else arguments.held_out:
+        training, judged = split(training, share, arguments.seed)
+    how = "to judge by" if arguments.validation else "held out"
+    print(f"{len(training)} pictures to train on, {0 if judged is None else len(judged)} {how}")
+    return training, judged
+
+
+def _tell_left_out(dataset: "Dataset") -> None:
+    """Say what was left out of a dataset, what is damaged on stderr."""
     for what, count in dataset.left_out.items():
         print(f"left out: {count} {what}")
     for problem in dataset.problems[:10]:

@@ -4,6 +4,7 @@ What is damaged is left out, and said. All that can be known without decoding pi
 dataset is opened; the pictures themselves are read when they are asked for.
 """
 
+import hashlib
 import json
 import os
 import warnings
@@ -43,10 +44,11 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """One picture of a dataset, and how its masks [N, H, W] are made."""
+    """One picture of a dataset, the file that has its masks, and how these [N, H, W] are made."""
 
     name: str
     photo: Path
+    annotated_in: Path
     masks: Callable[[], np.ndarray]
 
 
@@ -78,6 +80,23 @@ class Dataset:
         except ValueError as error:
             raise ValueError(f"{entry.name} cannot be used: {error}") from error
         return Example(entry.name, image, masks)
+
+    def fingerprint(self) -> str:
+        """What tells this data from other data, wherever it lies: SHA-256 in hexadecimal.
+
+        Of the pictures' names and sizes in bytes, and of the whole files that have their masks. Raises
+        ValueError if one of these cannot be read.
+        """
+        found = hashlib.sha256()
+        try:
+            for entry in self.entries:
+                found.update(f"{entry.name}\0{entry.photo.stat().st_size}\n".encode(errors="surrogateescape"))
+            for path in sorted({entry.annotated_in for entry in self.entries}):
+                with path.open("rb") as file:
+                    found.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return found.hexdigest()
 
     def readable(self, order: Iterable[int] | None = None) -> Iterator[Example]:
         """The examples in an order, by default their own, without those that are damaged.
@@ -198,7 +217,8 @@ def _open_folder(folder: Path, images: Path | None, min_area: int) -> Dataset:
         except ValueError as error:
             problems.append(f"{photo.name} was left out: {error}")
         else:
-            entries.append(_Entry(photo.name, photo, partial(_masks_of_map, maps[found[0]], min_area)))
+            labels = maps[found[0]]
+            entries.append(_Entry(photo.name, photo, labels, partial(_masks_of_map, labels, min_area)))
     unused = sorted(maps.keys() - owners)
     problems += [
         f"label map {maps[name].name} was left out: it has no photo in {photos_in}" for name in unused
@@ -261,7 +281,7 @@ def _open_coco(path: Path, images: Path | None, min_area: int) -> Dataset:
     entries = []
     for picture in pictures.values():
         if picture.photo and picture.segmentations:
-            entries.append(_Entry(picture.name, picture.photo, picture.masks))
+            entries.append(_Entry(picture.name, picture.photo, path, picture.masks))
         elif picture.photo:
             left_out["pictures without masks"] += 1
     return Dataset(tuple(entries), problems, left_out)

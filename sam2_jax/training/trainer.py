@@ -1,9 +1,7 @@
 """Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
 
-import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sam2_jax.atomic import write_text
 from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.progress import progress_bar
@@ -26,14 +23,13 @@ from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import Layout, OptimizerOptions, learning_rate_schedule, make_optimizer
 from sam2_jax.training.parameters import merge_parameters, split_parameters
 from sam2_jax.training.prompts import PromptOptions
+from sam2_jax.training.record import Record
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
 
 # The encoder stays as it is: what is trained by default is cheap, and needs few pictures.
 TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
 # After this many gradients in a row that are not finite, something is wrong that going on will not mend.
 _MOST_SKIPPED = 10
-# How checkpoints are made up. In 1, the optimiser had each parameter for itself.
-_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,7 @@ def train(
     log_every: int = 10,
     devices: Sequence[Any] | None = None,
     processes: int = 0,
+    data: Any = None,
     progress: bool = True,
 ) -> tuple[Sam2Model, list[dict[str, float]]]:
     """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
@@ -91,8 +88,12 @@ def train(
     had never stopped. stop_at: stop there, before all of options.steps are done. devices: over which the
     pictures of a batch are spread, all parameters being on each; by default all there are if they divide
     batch_size, else the first. processes: so many make the batches, the same ones, for a device that a thread
-    cannot keep busy. Raises ValueError for options that do not fit, gradients that stay not finite,
-    and a folder that cannot be written or has another training's checkpoints.
+    cannot keep busy. data: of JSON's types, what tells the source's data from other data,
+    `Dataset.fingerprint()` say. Stopped by Ctrl-C, training saves a checkpoint first.
+
+    A folder goes on only with the same weights, image size, data and options, of which steps may be more:
+    the learning rate then follows the schedule of all of them. Raises ValueError for options that do not fit,
+    gradients that stay not finite, and a folder that cannot be written or has another training's checkpoints.
     """
     if processes < 0:
         raise ValueError(f"processes must be 0 or more; got {processes}")
@@ -106,7 +107,8 @@ def train(
     trained = jax.tree.map(jnp.copy, layout.pack(split.trained))
     state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
     end = min(options.steps, options.steps if stop_at is None else stop_at)
-    with closing(_Record(folder, options, checkpoint_every)) as record:
+    belongs_to = {} if folder is None else _belongs_to(model, data, options)
+    with closing(Record(folder, belongs_to, checkpoint_every)) as record:
         state = jax.device_put(record.restore(state), everywhere)
         frozen = jax.device_put(split.frozen, everywhere)
         key = jax.random.key(options.seed)
@@ -118,16 +120,31 @@ def train(
             source, model.config, options.batch_size, options.objects, options.seed, numbers, processes
         )
         with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
-            for number, batch in zip(numbers, coming, strict=True):
-                state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
-                # Looked at one step late, while the device works on the next.
-                record.log(watch.see(number, metrics))
-                bar.set_postfix(watch.shown, refresh=False)
-                bar.update()
-                record.save(number + 1, state, is_last=number + 1 == end)
+            try:
+                for number, batch in zip(numbers, coming, strict=True):
+                    state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
+                    # Looked at one step late, while the device works on the next.
+                    record.log(watch.see(number, metrics))
+                    bar.set_postfix(watch.shown, refresh=False)
+                    bar.update()
+                    record.save(number + 1, state, is_last=number + 1 == end)
+            except KeyboardInterrupt as stop:
+                if folder is None:
+                    raise
+                last = record.save_stopped(state)
+                raise KeyboardInterrupt(f"given again, training goes on from step {last}") from stop
             record.log(watch.finish())
     params = merge_parameters(layout.unpack(state.trained), split.frozen)
     return Sam2Model(model.config, params, dtype=model.module.dtype, padding=model.padding), record.rows
+
+
+def _belongs_to(model: Sam2Model, data: Any, options: TrainingOptions) -> dict[str, Any]:
+    """What a training's checkpoints belong to: with anything else they would be of two trainings."""
+    given: dict[str, Any] = {"model": fingerprint(model.params), "image_size": list(model.config.image_size)}
+    given["data"] = data
+    for name, value in asdict(options).items():
+        given[name] = value._asdict() if hasattr(value, "_asdict") else value
+    return given
 
 
 @lru_cache(maxsize=8)
@@ -199,100 +216,3 @@ class _Watch:
         self.shown = {name: f"{row[name]:.3f}" for name in ("total", "first_iou", "last_iou")}
         self.seen = []
         return row
-
-
-class _Record:
-    """A training's folder: checkpoints, the options they were made with, and metrics.jsonl."""
-
-    def __init__(self, folder: Path | None, options: TrainingOptions, every: int) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.every = every
-        self.folder = folder
-        self.manager: ocp.CheckpointManager | None = None
-        if folder is None:
-            return
-        given = {"checkpoints": _CHECKPOINTS, **asdict(options)}
-        self._check_options(folder, json.loads(json.dumps(given)))
-        self.manager = ocp.CheckpointManager(
-            (folder / "checkpoints").resolve(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
-        )
-
-    def _check_options(self, folder: Path, options: dict[str, Any]) -> None:
-        path = folder / "training.json"
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if before.get("checkpoints") != _CHECKPOINTS:
-                raise ValueError(
-                    f"{folder} holds a training of another version of sam2_jax, whose checkpoints this one "
-                    "does not read: choose another folder, or go on with that version"
-                )
-            if changed := sorted(name for name in options if options[name] != before.get(name)):
-                raise ValueError(
-                    f"{folder} holds a training with other options ({', '.join(changed)}): choose another "
-                    "folder, or the same options to go on with it"
-                )
-        write_text(path, json.dumps(options, indent=2) + "\n")
-
-    def restore(self, state: TrainState) -> TrainState:
-        """The last checkpoint's state, or if there is none the given one."""
-        if self.manager is None or self.manager.latest_step() is None:
-            return state
-        step = self.manager.latest_step()
-        restored = self.manager.restore(step, args=ocp.args.StandardRestore(_arrays(state)))
-        path = self._metrics
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(restored))
-
-    @property
-    def _metrics(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "metrics.jsonl"
-
-    def log(self, row: dict[str, float] | None) -> None:
-        """Keep a row of metrics, in the file too."""
-        if row is None:
-            return
-        self.rows.append(row)
-        if self.folder is not None:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-    def save(self, step: int, state: TrainState, *, is_last: bool) -> None:
-        """Save a checkpoint if it is time."""
-        if self.manager is None or not (is_last or step % self.every == 0):
-            return
-        try:
-            with _errors_not_logged():
-                self.manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
-        # A full disk is another error in each of the libraries that write.
-        except (OSError, ValueError, RuntimeError) as error:
-            last = self.manager.latest_step() or 0
-            raise ValueError(
-                f"cannot write a checkpoint to {self.folder}: {error}. Make room there and give the same "
-                f"command again: training goes on from step {last}"
-            ) from error
-
-    def close(self) -> None:
-        """Finish writing."""
-        if self.manager is not None:
-            self.manager.close()
-
-
-@contextmanager
-def _errors_not_logged() -> Iterator[None]:
-    """Keep Orbax from logging, with tracebacks of all its threads, the error that it raises anyway."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _arrays(state: TrainState) -> dict[str, Any]:
-    """A state as numbered arrays, for a file that does not depend on the optimiser's classes."""
-    return {f"{i:05}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}

@@ -111,9 +111,48 @@ def test_a_folder_of_another_training_is_refused(model: Sam2Model, resumed: tupl
 
 def test_a_folder_of_an_older_version_is_refused(model: Sam2Model, tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text('{"steps": 12}')
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds a training of another version of sam2_jax"):
         train(model, SOURCE, SHORT, tmp_path, progress=False)
     assert (tmp_path / "training.json").read_text() == '{"steps": 12}'
+
+
+@pytest.mark.parametrize("what", ["model", "data", "image_size"])
+def test_a_folder_of_another_model_or_data_is_refused(
+    what: str, model: Sam2Model, resumed: tuple[Path, Trained]
+) -> None:
+    other, data = model, None
+    if what == "model":
+        other = Sam2Model(model.config, jax.tree.map(jnp.copy, model.params))
+        other.params["no_memory_embedding"] += 1
+    elif what == "image_size":
+        other = model.with_image_size(96)
+    else:
+        data = "other pictures"
+    with pytest.raises(ValueError, match=rf"holds a training with other options \({what}\): choose another"):
+        train(other, SOURCE, SHORT, resumed[0], data=data, progress=False)
+
+
+def test_a_training_that_is_stopped_goes_on_where_it_was(
+    model: Sam2Model, straight: Trained, tmp_path: Path
+) -> None:
+    class Stopping:
+        def examples(self, step: int, count: int) -> list[Example]:
+            if step == 5:
+                raise KeyboardInterrupt
+            return SOURCE.examples(step, count)
+
+    with pytest.raises(KeyboardInterrupt, match=r"given again, training goes on from step [45]$"):
+        train(model, Stopping(), SHORT, tmp_path, log_every=1, progress=False)
+    again, rows = train(model, SOURCE, SHORT, tmp_path, log_every=1, progress=False)
+    assert changed(again, straight[0]) == set()
+    assert rows[-1] == straight[1][-1]
+    # More steps are the same training, fewer are not.
+    train(model, SOURCE, replace(SHORT, steps=13), tmp_path, stop_at=12, progress=False)
+    with pytest.raises(ValueError, match=r"other options \(steps\)"):
+        train(model, SOURCE, SHORT, tmp_path, progress=False)
+    kept = json.loads((tmp_path / "training.json").read_text())
+    assert kept["optimizer"]["learning_rate"] == SHORT.optimizer.learning_rate
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error_and_leaves_the_last_one(
