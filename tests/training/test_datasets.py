@@ -3,7 +3,6 @@
 import json
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 from pycocotools import mask as coco_mask
+from small_models import model_of, smallest_config
 
 from sam2_jax.image.annotate import annotate
-from sam2_jax.image.automatic import GeneratedMask, MaskGenerationOptions
+from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.processing.drawing import palette_image
 from sam2_jax.processing.rle import encode_rle
 from sam2_jax.training.batches import Shuffled
@@ -345,7 +345,8 @@ def test_what_generate_writes_is_read_back_both_ways(tmp_path: Path) -> None:
     masks = [labels() > 0, labels() == 3]  # one on the other
     box = np.zeros(4, np.int64)
     found = [GeneratedMask(encode_rle(mask), box, 0.9, (4.0, 4.0), 0.9, (0, 0, 1, 1)) for mask in masks]
-    generator: Any = SimpleNamespace(options=MaskGenerationOptions(), find=lambda *_: found)
+    generator: Any = AutomaticMaskGenerator(model_of(smallest_config()))
+    generator.find = lambda *_: found
     annotate(generator, [photo(photos / "a.jpg")], out, progress=False)
     dataset = open_dataset(out, photos)
     assert (names(dataset), dataset.problems) == (["a.jpg"], [])
