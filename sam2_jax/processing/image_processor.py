@@ -14,7 +14,7 @@ from sam2_jax.config import Sam2Config, read_config
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing import crops
 from sam2_jax.processing.batch_feature import BatchFeature
-from sam2_jax.processing.files import find_image_processor
+from sam2_jax.processing.files import TRANSFORMERS_NAME, find_image_processor, take_source
 from sam2_jax.processing.images import MAX_PIXELS, center_crop, normalize, read_layout, to_pixels
 from sam2_jax.processing.inputs import Size, as_list, check_return_tensors, read_map, read_size, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
@@ -140,18 +140,19 @@ class Sam2ImageProcessor:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path | None = None,
         **options: Any,
     ) -> Self:
         """Read the image processor of the same hub id or local folder as the model's.
 
-        options: those of `HubFolder`, such as revision, and those of this class, which go first. A folder
-        without an image processor gets the default for the image size of its config.json. Raises ValueError,
-        before anything is fetched, for options that cannot be meant, and if the folder cannot be found, a
-        file is broken or asks for another way of processing.
+        model may be called pretrained_model_name_or_path, as in transformers. options: those of `HubFolder`,
+        such as revision, and those of this class, which go first. A folder without an image processor gets
+        the default for the image size of its config.json. Raises ValueError, before anything is fetched, for
+        options that cannot be meant, and if the folder cannot be found, a file is broken or asks for another
+        way of processing.
         """
-        check_options(options, [*OPTIONS, *HUB_OPTIONS], "the image processor")
-        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        check_options(options, [*OPTIONS, *HUB_OPTIONS, TRANSFORMERS_NAME], "the image processor")
+        model, of_hub = take_source(model, options)
         read_options(options)
         return cls.from_folder(HubFolder(model, **of_hub), **options)
 

@@ -9,6 +9,7 @@ from sam2_jax.checkpoint.hub import HUB_OPTIONS, PROCESSOR_FILE, HubFolder
 from sam2_jax.checks import check_options, read_number, shown
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing.batch_feature import BatchFeature
+from sam2_jax.processing.files import TRANSFORMERS_NAME, take_source
 from sam2_jax.processing.image_processor import OPTIONS, Sam2ImageProcessor, read_options
 from sam2_jax.processing.inputs import check_return_tensors, read_size, read_sizes, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
@@ -41,7 +42,7 @@ class Sam2Processor:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path | None = None,
         *,
         image_processor: Sam2ImageProcessor | None = None,
         target_size: int | None = None,
@@ -50,15 +51,15 @@ class Sam2Processor:
     ) -> Self:
         """Read the processor of the same hub id or local folder as the model's.
 
-        options: those of `HubFolder`, such as revision, and those of the image processor, which go first as
-        image_processor, target_size and point_pad_value do. A folder without a processor gets the default for
-        the image size of its config.json. Raises ValueError, before anything is fetched, for options that
-        cannot be meant, and if the folder cannot be found, a file is broken or asks for another way of
-        processing.
+        model may be called pretrained_model_name_or_path, as in transformers. options: those of `HubFolder`,
+        such as revision, and those of the image processor, which go first as image_processor, target_size and
+        point_pad_value do. A folder without a processor gets the default for the image size of its
+        config.json. Raises ValueError, before anything is fetched, for options that cannot be meant, and if
+        the folder cannot be found, a file is broken or asks for another way of processing.
         """
         own = ("image_processor", "target_size", "point_pad_value")
-        check_options(options, [*OPTIONS, *own, *HUB_OPTIONS], "the processor")
-        of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        check_options(options, [*OPTIONS, *own, *HUB_OPTIONS, TRANSFORMERS_NAME], "the processor")
+        model, of_hub = take_source(model, options)
         read_options(options)
         if target_size is not None and options.get("size") is not None:
             raise ValueError("target_size and size are the same; give one of them")

@@ -142,6 +142,34 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
     assert files[0].strip() == files[1].strip()
 
 
+@pytest.mark.parametrize("name", ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"])
+def test_null_in_a_file_is_off_in_both(name: str, tmp_path: Path) -> None:
+    """transformers keeps a None it was given, and writes it as null."""
+    theirs_ = transformers.Sam2ImageProcessor(**{name: None}, size=48)
+    theirs_.save_pretrained(tmp_path)
+    assert "null" in (tmp_path / "preprocessor_config.json").read_text()
+    picture = photo(30, 40)
+    expected = channels_last(theirs_(picture, return_tensors="pt"))
+    for ours_ in (Sam2ImageProcessor.from_pretrained(tmp_path), Sam2ImageProcessor(**{name: None}, size=48)):
+        np.testing.assert_array_equal(ours_(picture).pixel_values, expected)
+
+
+def test_four_channels_are_equal() -> None:
+    options = {
+        "do_convert_rgb": False,
+        "image_mean": [0.1, 0.2, 0.3, 0.4],
+        "image_std": [0.5] * 4,
+        "size": 48,
+    }
+    picture = photo(30, 40, 4)
+    expected = transformers.Sam2ImageProcessor(**options)(
+        picture, return_tensors="pt", input_data_format="channels_last"
+    )
+    np.testing.assert_array_equal(
+        Sam2ImageProcessor(**options)(picture).pixel_values, channels_last(expected)
+    )
+
+
 def test_processor_files_go_both_ways(tmp_path: Path) -> None:
     ours_ = Sam2Processor(Sam2ImageProcessor(size=96), point_pad_value=-7)
     theirs_ = transformers.Sam2Processor(transformers.Sam2ImageProcessor(size=96), point_pad_value=-7)
