@@ -15,7 +15,7 @@ import numpy as np
 from sam2_jax.checks import check_options, read_flag, shown
 from sam2_jax.image.generation_options import OPTION_NAMES, PRESETS, MaskGenerationOptions, merge_options
 from sam2_jax.image.model import Sam2Model
-from sam2_jax.image.session import MAX_LOGIT
+from sam2_jax.image.prompt_masks import MAX_LOGIT
 from sam2_jax.processing.boxes import xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles

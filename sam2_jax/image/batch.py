@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.image.arguments import bucket, pad_prompts
+from sam2_jax.image.prompt_masks import read_masks
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.processing.images import pictures_in
 from sam2_jax.processing.photo_prompts import Size, read_objects
@@ -36,6 +37,7 @@ class Task:
 
     points: object > point > (x, y). labels: object > point, 1 on the object and 0 off it, all 1 if None.
     boxes: object > (x0, y0, x1, y1). An object may have points (else None or []), a box (else None) or both.
+    masks: object > logits [h, w] of an earlier prediction, for each object or for none.
     name: what results and messages call the photo; its file's name if None.
     """
 
@@ -44,6 +46,7 @@ class Task:
     labels: Any = None
     boxes: Any = None
     name: str | None = None
+    masks: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +77,16 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A task as the network takes it: points [1, P, N, 2], labels [1, P, N]; the pixels are the batch's."""
+    """A task as the network takes it: points [1, P, N, 2], labels [1, P, N], masks [P, h, w] if any.
+
+    The pixels are the batch's.
+    """
 
     name: str
     size: Size
     points: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -222,13 +229,15 @@ class _Batches:
             if len(pixels) != 1:
                 raise ValueError(f"a task is for one photo; got {len(pixels)}")
             height, width = (int(n) for n in inputs["original_sizes"][0])
-            points, labels = read_objects(task.points, task.labels, task.boxes, (height, width))
+            points, labels = read_objects(task.points, task.labels, task.boxes, (height, width), task.masks)
+            masks = read_masks(task.masks)
             prompts = self.processor(
                 original_sizes=[(height, width)], input_points=[points], input_labels=[labels]
             )
         except ValueError as error:
             return _Failed(name, str(error)), []
-        return _Prepared(name, (height, width), prompts["input_points"], prompts["input_labels"]), pixels
+        size = height, width
+        return _Prepared(name, size, prompts["input_points"], prompts["input_labels"], masks), pixels
 
     def launch(self, photos: list[_Photo], pixels: np.ndarray | None) -> list[tuple[_Photo, _Outputs | None]]:
         """Set the device to work on a batch, without waiting for it."""
@@ -244,12 +253,13 @@ class _Batches:
 
         Together, all have as many objects as the photo with the most, and compiled numbers of objects are
         few: that is worth while as long as it does not double the work. The reference's padding, which is not
-        masked, would let photos change each other.
+        masked, would let photos change each other; and with masks as prompts it is another program.
         """
         counts = [bucket(photo.labels.shape[1], 2) for photo in photos]
         together = max(counts) * len(photos)
         is_small = together <= min(2 * sum(counts), _OBJECTS_TOGETHER)
-        if len(photos) == 1 or (is_small and self.model.padding == "masked"):
+        is_masked = any(photo.masks is not None for photo in photos)
+        if not is_masked and (len(photos) == 1 or (is_small and self.model.padding == "masked")):
             shape = [max(photo.labels.shape[axis] for photo in photos) for axis in (1, 2)]
             padded = [pad_prompts(photo.points, photo.labels, *shape) for photo in photos]
             points, labels = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
@@ -257,14 +267,19 @@ class _Batches:
             yield from ((outputs, i) for i in range(len(photos)))
         else:
             for i, photo in enumerate(photos):
-                yield self._run_decoder(_photo(embeddings, i), photo.points, photo.labels), 0
+                yield self._run_decoder(_photo(embeddings, i), photo.points, photo.labels, photo.masks), 0
 
     def _run_decoder(
-        self, embeddings: _Embeddings, points: np.ndarray, labels: np.ndarray
+        self,
+        embeddings: _Embeddings,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         outputs = self.model(
             input_points=points,
             input_labels=labels,
+            input_masks=None if masks is None else masks[None],
             image_embeddings=embeddings,
             multimask_output=self.multimask_output,
         )

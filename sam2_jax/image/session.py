@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import shown
 from sam2_jax.image.arguments import bucket, pad_prompts
+from sam2_jax.image.prompt_masks import clamp, read_mask, read_masks
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.model.sam2 import ImageEmbeddings
-from sam2_jax.processing.masks import is_binary
 from sam2_jax.processing.photo_prompts import (
     NEGATIVE,
     POSITIVE,
@@ -28,9 +27,6 @@ from sam2_jax.processing.photo_prompts import (
     read_points,
 )
 from sam2_jax.processing.processor import Sam2Processor
-
-MAX_LOGIT = 32.0
-"""Logits of an earlier prediction are clamped to this size before they become a mask prompt, as Meta does."""
 
 HISTORY = 100
 """So many edits can be undone; older ones are forgotten."""
@@ -143,23 +139,31 @@ class ImagePredictor:
         multimask_output: three masks, or the one the network stands by.
         Raises ValueError for prompts outside the photo or that cannot be meant.
         """
+        _refuse_several(points, box)
         read = read_points(points, self.size)
         of_points = read_labels(labels, len(read))
         corners = read_box(box, self.size)
         if not read and corners is None and mask is None:
             raise ValueError("there is nothing to segment: give points, a box or a mask")
-        logits = None if mask is None else _read_mask(mask)
+        logits = None if mask is None else read_mask(mask)
         return self._decode_one(read, of_points, corners, logits, multimask_output)
 
     def predict_objects(
-        self, points: Any = None, labels: Any = None, boxes: Any = None, multimask_output: bool = False
+        self,
+        points: Any = None,
+        labels: Any = None,
+        boxes: Any = None,
+        multimask_output: bool = False,
+        masks: Any = None,
     ) -> list[Prediction]:
         """Segment several objects in one run of the decoder; the session's state is left alone.
 
         points: object > point > (x, y), None or [] for an object with a box alone; labels: object > point;
-        boxes: object > (x0, y0, x1, y1), None for an object with points alone. Otherwise as `predict`.
+        boxes: object > (x0, y0, x1, y1), None for an object with points alone. masks: object > logits [h, w]
+        of an earlier prediction, for each object or for none. Otherwise as `predict`.
         """
-        return self._decode(*read_objects(points, labels, boxes, self.size), None, multimask_output)
+        read, of_points = read_objects(points, labels, boxes, self.size, masks)
+        return self._decode(read, of_points, read_masks(masks), multimask_output)
 
     def click(self, x: float, y: float, positive: bool = True) -> Prediction:
         """Add a point on the object, or off it; returns the new prediction.
@@ -243,7 +247,7 @@ class ImagePredictor:
     ) -> Prediction:
         """Run the network for all prompts of the object, and then make them and the result the last step."""
         is_ambiguous = labels == (POSITIVE,) and box is None
-        logits = None if mask is None else _clamp(mask)
+        logits = None if mask is None else clamp(mask)
         prediction = self._decode_one(points, labels, box, logits, is_ambiguous)
         kept = self._history[max(0, self._position + 1 - HISTORY) : self._position + 1]
         self._history = [*kept, _Step(points, labels, box, prediction)]
@@ -277,16 +281,17 @@ class ImagePredictor:
         multimask_output: bool,
     ) -> Prediction:
         all_points, all_labels = join(points, labels, box)
-        return self._decode([all_points], [all_labels], mask, multimask_output)[0]
+        masks = None if mask is None else mask[None]
+        return self._decode([all_points], [all_labels], masks, multimask_output)[0]
 
     def _decode(
         self,
         points: list[list[Point]],
         labels: list[list[int]],
-        mask: np.ndarray | None,
+        masks: np.ndarray | None,
         multimask_output: bool,
     ) -> list[Prediction]:
-        """Run the decoder for points and labels of each object, and one mask prompt for all of them."""
+        """Run the decoder for points and labels of each object, and a mask prompt for each of them."""
         inputs = self.processor(original_sizes=[self.size], input_points=[points], input_labels=[labels])
         prompts = inputs["input_points"], inputs["input_labels"]
         if self.model.padding == "masked":  # else padding would change the result
@@ -295,7 +300,7 @@ class ImagePredictor:
         outputs = self.model(
             input_points=prompts[0],
             input_labels=prompts[1],
-            input_masks=None if mask is None else mask[None, None],
+            input_masks=None if masks is None else masks[None],
             image_embeddings=self.embeddings,
             multimask_output=multimask_output,
         )
@@ -315,26 +320,20 @@ class ImagePredictor:
         ]
 
 
-def _clamp(logits: np.ndarray) -> np.ndarray:
-    return np.clip(logits, -MAX_LOGIT, MAX_LOGIT)
+def _refuse_several(points: Any, box: Any) -> None:
+    """Say where prompts for several objects go, which Meta's predict takes as well."""
+    for name, value, most, several in (("points", points, 2, "points"), ("box", box, 1, "boxes")):
+        found = getattr(value, "ndim", None) or _depth(value)
+        if found > most:
+            raise ValueError(
+                f"{name} must be of one object; got an array of {found} dimensions: predict_objects takes "
+                f"{several} of several, and sam2_jax.meta.SAM2ImagePredictor takes all of Meta's array forms"
+            )
 
 
-def _read_mask(mask: Any) -> np.ndarray:
-    """Return a mask prompt as clamped float32 [h, w], or raise ValueError."""
-    try:
-        array = np.asarray(mask)
-    except ValueError:  # lists of different lengths
-        array = np.asarray(None)
-    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    binary = array.ndim == 2 and is_binary(array)
-    if not is_float or array.ndim != 2 or array.size == 0 or binary:
-        found = f"shape {array.shape} and type {array.dtype}" if array.ndim else shown(mask)
-        found = "0 and 1" if binary and is_float else found
-        raise ValueError(
-            f"mask must be logits [height, width] of an earlier prediction; got {found}: choose one of "
-            "its masks, prediction.logits[prediction.best]; of a binary mask, 20.0 * mask - 10 makes logits"
-        )
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError("mask must be finite numbers; got NaN or infinity")
-    return _clamp(array)
+def _depth(value: Any) -> int:
+    """How deep lists lie in one another, along their first items."""
+    depth = 0
+    while isinstance(value, (list, tuple)) and depth < 4:
+        value, depth = value[0] if value else None, depth + 1
+    return depth

@@ -10,7 +10,7 @@ import numpy as np
 
 from sam2_jax.checks import read_flag, shown
 from sam2_jax.image.model import Sam2Model
-from sam2_jax.image.session import MAX_LOGIT
+from sam2_jax.image.prompt_masks import clamp
 from sam2_jax.meta.build import build_sam2_hf, split_options
 from sam2_jax.meta.prompts import read_boxes, read_masks, read_points
 from sam2_jax.model.sam2 import ImageEmbeddings
@@ -192,7 +192,7 @@ class SAM2ImagePredictor:
             binarize=not return_logits,
             **self._post_processing,
         )[0].astype(np.float32)
-        logits = np.asarray(outputs.pred_masks, np.float32)[0].clip(-MAX_LOGIT, MAX_LOGIT)
+        logits = clamp(np.asarray(outputs.pred_masks, np.float32)[0])
         scores = np.array(outputs.iou_scores[0], np.float32)
         return (masks[0], scores[0], logits[0]) if len(masks) == 1 else (masks, scores, logits)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sam2_jax.checks import read_array, read_numbers, shown
 from sam2_jax.processing.inputs import Size
+from sam2_jax.processing.masks import is_binary
 
 # A box may reach beyond the photo; further than so many times its longer side, it was not meant for it.
 _FAR = 10
@@ -66,6 +67,8 @@ def read_masks(masks: Any) -> np.ndarray | None:
             f"mask_input must be logits [1, h, w] or [objects, 1, h, w]; got shape {array.shape}: choose one "
             "of an object's masks, logits[np.argmax(scores)][None]"
         )
+    if is_binary(array):
+        raise ValueError("mask_input must be logits, such as 20.0 * mask - 10 of a binary mask; got 0 and 1")
     return array.astype(np.float32).reshape(1, -1, *array.shape[-2:])
 
 

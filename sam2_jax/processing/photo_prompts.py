@@ -95,16 +95,17 @@ def check_place(name: str, box: np.ndarray, size: Size, place: str = "got") -> N
 
 
 def read_objects(
-    points: Any, labels: Any, boxes: Any, size: Size
+    points: Any, labels: Any, boxes: Any, size: Size, masks: Any = None
 ) -> tuple[list[list[Point]], list[list[int]]]:
     """Return the points, object > point > (x, y), and the labels, object > point, that say all.
 
     points: object > point > (x, y), labels: object > point, boxes: object > (x0, y0, x1, y1), each of them
     None if there are none at all; of one object, points are None or [] and a box is None if it has only the
-    other. A box becomes its two corners, labelled 2 and 3, which mean exactly the same to the network.
+    other. A box becomes its two corners, labelled 2 and 3, which mean exactly the same to the network. With
+    masks, of which only the number matters here, an object may have neither: it is a single not-a-point.
     Raises ValueError, naming the object by its index, for what cannot be meant, and if there is no prompt.
     """
-    given = {"points": points, "labels": labels, "boxes": boxes}
+    given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
     for name, values in given.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if values is not None and not is_list and not hasattr(values, "__array__"):
@@ -115,14 +116,14 @@ def read_objects(
         raise ValueError("there is nothing to segment: give points, boxes or both")
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"points, labels and boxes must have one entry for each object; got {found}")
+        raise ValueError(f"points, labels, boxes and masks must have one entry for each object; got {found}")
     joined = []
     for i in range(objects):
         try:
             read = read_points(None if points is None else points[i], size)
             labels_read = read_labels(None if labels is None else labels[i], len(read))
             box = read_box(None if boxes is None else boxes[i], size)
-            if not read and box is None:
+            if not read and box is None and masks is None:
                 raise ValueError("there is nothing to segment: give points, a box or both")
         except ValueError as error:
             raise ValueError(f"object {i}: {error}") from error

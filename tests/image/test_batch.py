@@ -99,6 +99,22 @@ def test_results_equal_processor_and_model(model: Sam2Model) -> None:
     np.testing.assert_array_equal(found.masks, expected)
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 photos failed")
+def test_masks_as_prompts_are_those_of_a_session(model: Sam2Model) -> None:
+    """Beside a photo without any: the two are different programs."""
+    masks = np.random.default_rng(43).normal(0, 9, (1, 16, 16)).astype(np.float32)
+    work = [Task(photo(), POINTS, masks=masks), Task(photo(seed=1), POINTS)]
+    found = run(model, work, batch_size=2, multimask_output=True)
+    for result, task in zip(found, work, strict=True):
+        mask = None if task.masks is None else task.masks[0]
+        expected = model.predictor(task.photo).predict(POINTS[0], mask=mask)
+        assert_close("masks", "predict_batch with masks", result.logits[0], expected.logits)
+        assert_close("scores", "predict_batch with masks", result.iou_scores[0], expected.scores)
+    (failed,) = run(model, [Task(photo(), POINTS, masks=[masks > 0])], batch_size=1)[:1]
+    assert failed.error is not None
+    assert failed.error.startswith("object 0: mask must be logits")
+
+
 def test_the_reference_s_padding_stays_within_a_photo(model: Sam2Model) -> None:
     compatible = Sam2Model(model.config, model.params, padding="transformers")
     work = [Task(photo(), [[(3, 4)]]), Task(photo(seed=1), [[(3, 4), (9, 9)], [(1, 1)]])]
@@ -288,9 +304,9 @@ def test_faults_are_reported_and_the_others_go_on(model: Sam2Model, tmp_path: Pa
         "there is no picture",
         "object 0: points must lie in the photo, which is 40 x 30 pixels; got (3, 41)",
         "nothing to segment",
-        "a task has photo, points, labels, boxes, name; got 'point'",
+        "a task has photo, points, labels, boxes, name, masks; got 'point'",
         "a task must have a photo",
-        "a task must be a Task or a mapping with photo, points, labels, boxes, name; got 'photo.png'",
+        "a task must be a Task or a mapping with photo, points, labels, boxes, name, masks; got 'photo.png'",
         "a task is for one photo; got 2",
         None,
     ]

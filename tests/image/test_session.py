@@ -11,6 +11,7 @@ from small_models import model_of, model_of_its_own, smallest_config
 from tolerances import assert_close
 
 from sam2_jax import Sam2Model
+from sam2_jax.image import prompt_masks
 from sam2_jax.image import session as predictor_module
 from sam2_jax.image.session import ImagePredictor, Prediction
 
@@ -98,7 +99,7 @@ def test_clicks_clamp_the_mask_before(session: ImagePredictor, monkeypatch: pyte
     first = session.click(30, 40)
     plain = session.click(50, 60)
     session.undo()
-    monkeypatch.setattr(predictor_module, "MAX_LOGIT", 0.5)
+    monkeypatch.setattr(prompt_masks, "MAX_LOGIT", 0.5)
     clamped = session.click(50, 60)
     assert (clamped.logits != plain.logits).any()
     mask = np.clip(first.logits[first.best], -0.5, 0.5)
@@ -120,6 +121,56 @@ def test_objects_together_equal_each_alone(session: ImagePredictor) -> None:
     for i, found in enumerate(together):
         alone = session.predict(points[i], labels[i], boxes[i])
         assert_alike(found, alone.logits, alone.scores, alone.object_score)
+
+
+def test_objects_with_masks_as_prompts(session: ImagePredictor) -> None:
+    masks = np.random.default_rng(43).normal(0, 9, (2, 16, 16)).astype(np.float32)
+    points, boxes = [[(30, 40)], []], [None, BOX]
+    together = session.predict_objects(points, None, boxes, multimask_output=True, masks=masks)
+    for i, found in enumerate(together):
+        alone = session.predict(points[i], None, boxes[i], masks[i])
+        assert_alike(found, alone.logits, alone.scores, alone.object_score)
+    of_masks_alone = session.predict_objects(masks=list(masks), multimask_output=True)
+    alone = session.predict(mask=masks[1])
+    assert_alike(of_masks_alone[1], alone.logits, alone.scores, alone.object_score)
+
+
+def test_masks_of_objects_that_cannot_be_meant_are_refused(session: ImagePredictor) -> None:
+    mask = np.random.default_rng(43).normal(0, 9, (16, 16)).astype(np.float32)
+    for masks, message in (
+        ([mask], "must have one entry for each object; got 2 boxes, 1 masks"),
+        ([mask, None], "object 1: mask must be logits .*; got None: each object must have a mask, or none"),
+        ([mask, mask > 0], "object 1: mask must be logits"),
+        ([mask, mask[:8]], "masks must be of one size"),
+        (5, "masks must be a list with one entry for each object; got 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.predict_objects(boxes=[BOX, BOX], masks=masks)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (
+            {"box": [BOX]},
+            "box must be of one object; got an array of 2 dimensions: predict_objects",
+        ),
+        (
+            {"box": np.array([BOX, BOX])},
+            "predict_objects takes boxes of several, and sam2_jax.meta",
+        ),
+        ({"points": [[(1, 1)], [(2, 2)]]}, "points must be of one object; .* predict_objects takes points"),
+        (
+            {"mask": np.zeros((1, 16, 16))},
+            r"Meta's \[1, height, width\] goes to sam2_jax.meta",
+        ),
+    ],
+)
+def test_meta_s_array_forms_are_told_where_to_go(
+    session: ImagePredictor, prompts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        session.predict(**prompts)
 
 
 def test_best_and_masks(model: Sam2Model, session: ImagePredictor) -> None:
