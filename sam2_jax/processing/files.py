@@ -12,7 +12,7 @@ TRANSFORMERS_NAME = "pretrained_model_name_or_path"
 
 
 def take_source(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Take out of options what says which folder is meant: the model by either name, `HubFolder`'s options."""
+    """Take out of options what says which folder is meant: the model by either name, `HubFolder`'s own."""
     other = options.pop(TRANSFORMERS_NAME, None)
     if (model is None) == (other is None):
         raise ValueError(
