@@ -26,8 +26,12 @@ def shown(value: Any) -> str:
         text = text.__name__ if isinstance(text, type) else text
     except Exception:  # a number of too many digits, a list that is too deep, a repr that fails
         text = f"a value of type {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+    return cut(" ".join(text.split()))
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """A text of at most this many characters, with dots where more was cut off."""
+    return text if len(text) <= longest else f"{text[: longest - 4]} ..."
 
 
 def some_lines(lines: Iterable[str], most: int = _MOST_LINES) -> str:

@@ -5,14 +5,9 @@ Source: state dicts of github.com/facebookresearch/sam2 (sam2/modeling) and of t
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from sam2_jax.checkpoint.names import FOURIER, FOURIER_COPY, Tensors, is_video_only
-from sam2_jax.checkpoint.torch_file import TorchFile
-from sam2_jax.checkpoint.torch_pickle import StoredTensor
+from sam2_jax.checkpoint.names import FOURIER, FOURIER_COPY, is_video_only
+from sam2_jax.checkpoint.tensors import Header, Headers
 from sam2_jax.config import RELEASED_MODELS, Sam2Config, Sam2VideoConfig, released_video_config
 
 _PARTS = {
@@ -75,19 +70,6 @@ _FOURIER = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _POINTS = [f"sam_prompt_encoder.point_embeddings.{k}.weight" for k in range(4)]
 _POINT_EMBED = "prompt_encoder.point_embed.weight"
 
-# What every video model has, and what only SAM 2.1 has.
-_MEMORY = {
-    "mask_downsample",
-    "memory_attention",
-    "memory_encoder",
-    "memory_temporal_positional_encoding",
-    "no_memory_positional_encoding",
-    "no_object_pointer",
-    "object_pointer_proj",
-}
-_MEMORY_OF_2_1 = {"occlusion_spatial_embedding_parameter", "temporal_positional_encoding_projection_layer"}
-
-
 def _either(fragments: Mapping[str, str]) -> re.Pattern[str]:
     longest_first = sorted(fragments, key=len, reverse=True)
     return re.compile(rf"(?<![^.])({'|'.join(map(re.escape, longest_first))})(?![^.])")
@@ -108,20 +90,20 @@ def transformers_names(name: str) -> tuple[str, ...]:
     return (_FRAGMENT.sub(lambda match: FRAGMENTS[match[0]], name),)
 
 
-def to_transformers(tensors: Mapping[str, np.ndarray]) -> Tensors:
+def to_transformers(tensors: Mapping[str, Header]) -> Headers:
     """Rename Meta tensors to transformers'; the four point embeddings become rows of one matrix.
 
-    Raises ValueError if a point embedding is missing or two tensors get one name.
+    Raises ValueError if two tensors get one name.
     """
-    if missing := [name for name in _POINTS if name not in tensors]:
-        raise ValueError(
-            f"the tensors must be named as in Meta's SAM 2; {missing[0]} is missing among {_some(tensors)}"
-        )
-    renamed: Tensors = {_POINT_EMBED: np.concatenate([tensors[name] for name in _POINTS])}
+    renamed: Headers = {}
+    points = [tensors[name] for name in _POINTS if name in tensors]
+    are_rows = len(points) == len(_POINTS) and len({p.shape for p in points}) == 1 and points[0].ndim == 2
+    if are_rows:
+        renamed[_POINT_EMBED] = Header.rows(points)
     for name, tensor in tensors.items():
-        if name in _POINTS:
+        if name in _POINTS and are_rows:
             continue
-        for new in transformers_names(name):
+        for new in transformers_names(name) if name not in _POINTS else (name,):
             if new in renamed:
                 raise ValueError(
                     f"tensor {name} becomes {new}, which another tensor has become; rename one of them"
@@ -130,67 +112,28 @@ def to_transformers(tensors: Mapping[str, np.ndarray]) -> Tensors:
     return renamed
 
 
-def read_meta(path: str | Path) -> Tensors:
-    """Read the entry "model" of a Meta `.pt` file as tensors under Meta's names.
-
-    What a training run saved beside it (optimiser, epoch) is passed over unread. Raises ValueError if the
-    file cannot be read, or has no "model" of named tensors.
-    """
-    with TorchFile(path) as file:
-        contents = file.contents
-        if not isinstance(contents, dict) or "model" not in contents:
-            found = (
-                f"the keys {_some(contents)}"
-                if isinstance(contents, dict)
-                else f"a {type(contents).__name__}"
-            )
-            raise ValueError(
-                f"{path} must hold a dictionary with the key 'model', as Meta's checkpoints do; got {found}. "
-                "If the tensors themselves are its entries, wrap them: "
-                "torch.save({'model': torch.load(file, weights_only=True)}, new_file)"
-            )
-        model = contents["model"]
-        is_named = isinstance(model, dict) and all(isinstance(name, str) for name in model)
-        if not is_named or not all(isinstance(tensor, StoredTensor) for tensor in model.values()):
-            found = f"the keys {_some(model)}" if isinstance(model, dict) else f"a {type(model).__name__}"
-            raise ValueError(
-                f"{path}: 'model' must be a state dict, tensors by name; got {found}. Save it as "
-                "torch.save({'model': model.state_dict()}, new_file)"
-            )
-        return {name: file.read(tensor) for name, tensor in model.items()}
-
-
-def _some(mapping: Mapping[Any, Any]) -> str:
-    shown = ", ".join(repr(key)[:60] for key in list(mapping)[:8])
-    return f"{shown} and {len(mapping) - 8} more" if len(mapping) > 8 else shown or "(none)"
-
-
-def detect_config(tensors: Mapping[str, np.ndarray]) -> Sam2Config | Sam2VideoConfig:
-    """Configuration of the released network that these tensors, under transformers' names, belong to.
+def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> Sam2Config | Sam2VideoConfig:
+    """Configuration of the released network that tensors of these names and shapes, transformers', belong to.
 
     The size is told by the backbone's width and number of blocks; SAM 2.1 from 2.0 by tensors of the memory
     that 2.0 lacks. Without any memory the image model is meant, which is the same in both.
-    Raises ValueError if the size is none of the released ones, or a part of the memory is missing.
+    Raises ValueError if the size is none of the released ones.
     """
-    size = _detect_size(tensors)
-    memory = {name.partition(".")[0] for name in tensors if is_video_only(name)}
-    is_2_1 = bool(memory & _MEMORY_OF_2_1)
-    video = released_video_config(f"facebook/sam2{'.1' if is_2_1 else ''}-hiera-{size}")
-    if not memory:
-        return video.image_config
-    if missing := (_MEMORY | _MEMORY_OF_2_1 if is_2_1 else _MEMORY) - memory:
-        raise ValueError(
-            f"a SAM 2.{int(is_2_1)} checkpoint must hold the whole memory of the video model, or none of it; "
-            f"{', '.join(sorted(missing))} is missing"
-        )
-    return video
+    size = _detect_size(shapes)
+    memory = {name.partition(".")[0] for name in shapes if is_video_only(name)}
+    version = ".1" if memory & _MEMORY_OF_2_1 else ""
+    video = released_video_config(f"facebook/sam2{version}-hiera-{size}")
+    return video if memory else video.image_config
 
 
-def _detect_size(tensors: Mapping[str, np.ndarray]) -> str:
-    patches = tensors.get("vision_encoder.backbone.patch_embed.projection.weight")
-    width = len(patches) if patches is not None and patches.ndim else 0
+_MEMORY_OF_2_1 = {"occlusion_spatial_embedding_parameter", "temporal_positional_encoding_projection_layer"}
+
+
+def _detect_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    patches = shapes.get("vision_encoder.backbone.patch_embed.projection.weight")
+    width = patches[0] if patches else 0
     block = re.compile(r"vision_encoder\.backbone\.blocks\.(\d+)\.")
-    blocks = len({match[1] for name in tensors if (match := block.match(name))})
+    blocks = len({match[1] for name in shapes if (match := block.match(name))})
     sizes = {}
     for model, (_, size) in RELEASED_MODELS.items():
         backbone = released_video_config(model).vision_config.backbone_config
@@ -199,6 +142,7 @@ def _detect_size(tensors: Mapping[str, np.ndarray]) -> str:
         known = ", ".join(f"{size} {shape}" for shape, size in sizes.items())
         raise ValueError(
             f"the backbone's (width, number of blocks) must be of a released size, {known}; got "
-            f"{(width, blocks)}. Give the config.json of a network of another size with --config"
+            f"{(width, blocks)}. Say what a network of another size is: config=, or --config of convert, or "
+            "its config.json beside the file"
         )
     return sizes[width, blocks]

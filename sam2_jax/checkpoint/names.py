@@ -10,13 +10,17 @@ Both copies of the random Fourier matrix that transformers keeps are one paramet
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from sam2_jax.checks import cut, some_lines
+
 Tensors = dict[str, np.ndarray]
+
+_MOST_ROWS = 21  # with the headings
 
 FOURIER = "shared_image_embedding.positional_embedding"
 FOURIER_COPY = "prompt_encoder.shared_embedding.positional_embedding"
@@ -69,20 +73,28 @@ def torch_name(name: str) -> str:
     return f"{owner}.{leaf}" if owner else leaf
 
 
-def to_flax(tensors: Mapping[str, np.ndarray]) -> Tensors:
-    """Rename and transpose transformers tensors to flat Flax parameters; views where possible.
+def one_fourier(tensors: Mapping[str, Any], fetch: Callable[[Any], np.ndarray]) -> dict[str, Any]:
+    """Leave one of the two copies of the Fourier matrix; fetch gives a tensor's numbers.
 
-    Raises ValueError if the two copies of the Fourier matrix differ, since no single network then fits.
+    Raises ValueError if they differ, since no single network then fits.
     """
     tensors = dict(tensors)
     copy = tensors.pop(FOURIER_COPY, None)
-    if copy is not None and not np.array_equal(tensors.setdefault(FOURIER, copy), copy):
+    if copy is not None and not np.array_equal(fetch(tensors.setdefault(FOURIER, copy)), fetch(copy)):
         raise ValueError(
             f"{FOURIER} and {FOURIER_COPY} must be equal and are not: a randomly initialised "
             "transformers model has this defect; copy one over the other before saving it"
         )
+    return tensors
+
+
+def to_flax(tensors: Mapping[str, Any], fetch: Callable[[Any], np.ndarray] = np.asarray) -> dict[str, Any]:
+    """Rename and transpose transformers tensors to flat Flax parameters; views where possible.
+
+    Raises ValueError if the two copies of the Fourier matrix differ, which fetch gives the numbers of.
+    """
     flat = {}
-    for name, tensor in tensors.items():
+    for name, tensor in one_fourier(tensors, fetch).items():
         owner, _, leaf = name.rpartition(".")
         axes = _axes(owner, leaf, tensor.ndim)
         flat[flax_name(name, tensor.ndim)] = tensor if axes is None else tensor.transpose(axes)
@@ -101,6 +113,16 @@ def to_torch(flat: Mapping[str, np.ndarray]) -> Tensors:
     if FOURIER in tensors:
         tensors[FOURIER_COPY] = tensors[FOURIER]
     return tensors
+
+
+def flax_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that `to_flax` gives transformers tensors of these names and shapes."""
+    flat = {}
+    for name, shape in shapes.items():
+        owner, _, leaf = name.rpartition(".")
+        axes = _axes(owner, leaf, len(shape))
+        flat[flax_name(name, len(shape))] = shape if axes is None else tuple(shape[axis] for axis in axes)
+    return flat
 
 
 def torch_shapes(flat_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -152,19 +174,19 @@ def check_names(
     if problems:
         raise ValueError(
             f"{source} does not fit the configured network: {len(problems)} of {len(expected)} tensors are "
-            "missing (found is -), unexpected (expected is -) or of another shape. Check that config.json "
-            f"belongs to these weights.\n{_table([('tensor', 'expected', 'found'), *problems])}"
+            "missing (found is -), unexpected (expected is -) or of another shape. Check that the "
+            f"configuration belongs to these weights.\n{_table([('tensor', 'expected', 'found'), *problems])}"
         )
 
 
-def _table(rows: list[tuple[str, ...]], limit: int = 40) -> str:
-    shown = rows[: limit + 1]
-    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in shown]
-    lines = ["  " + "  ".join(row).rstrip() for row in padded]
-    if len(rows) > len(shown):
-        lines.append(f"  ... and {len(rows) - len(shown)} more")
-    return "\n".join(lines)
+def _table(rows: list[tuple[str, ...]]) -> str:
+    cells = [tuple(cut(cell) for cell in row) for row in rows]
+    widths = [max(len(row[i]) for row in cells[:_MOST_ROWS]) for i in range(len(rows[0]))]
+    lines = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return some_lines(lines, _MOST_ROWS)
 
 
 def shapes(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ configurations, None for a sequence is its default, and a wrong value raises `Va
 built.
 """
 
+from sam2_jax.config.files import read_config_of
 from sam2_jax.config.image import (
     Sam2Config,
     Sam2HieraDetConfig,
@@ -12,7 +13,7 @@ from sam2_jax.config.image import (
     Sam2PromptEncoderConfig,
     Sam2VisionConfig,
 )
-from sam2_jax.config.reading import read_config, read_config_of
+from sam2_jax.config.reading import read_config
 from sam2_jax.config.released import RELEASED_MODELS, released_config, released_video_config
 from sam2_jax.config.video import Sam2VideoConfig, Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
-from sam2_jax.config.base import BaseConfig
+from sam2_jax.checks import shown
+from sam2_jax.config.base import LARGEST, MOST_LAYERS, BaseConfig
+
+_LARGEST_PATCH, _LARGEST_WINDOW, _MOST_STAGES = 256, 512, 8
 
 
 @dataclass(frozen=True)
@@ -15,18 +18,19 @@ class Sam2HieraDetConfig(BaseConfig):
     """The Hiera backbone. Defaults are hiera-tiny's.
 
     `hidden_size` is the width after patch embedding, `*_per_stage` has one entry per stage, and
-    `global_attention_blocks` counts blocks from 0 over all stages. `num_attention_heads` is kept because
+    `global_attention_blocks` counts blocks from 0 over all stages. Sizes, strides and padding are (height,
+    width) or one number for both. `num_attention_heads` is kept because
     transformers has it; the network reads `num_attention_heads_per_stage`.
     """
 
     hidden_size: int = 96
     num_attention_heads: int = 1
     num_channels: int = 3
-    image_size: Sequence[int] = (1024, 1024)
-    patch_kernel_size: Sequence[int] = (7, 7)
-    patch_stride: Sequence[int] = (4, 4)
-    patch_padding: Sequence[int] = (3, 3)
-    query_stride: Sequence[int] = (2, 2)
+    image_size: Any = (1024, 1024)
+    patch_kernel_size: Any = (7, 7)
+    patch_stride: Any = (4, 4)
+    patch_padding: Any = (3, 3)
+    query_stride: Any = (2, 2)
     window_positional_embedding_background_size: Sequence[int] = (7, 7)
     num_query_pool_stages: int = 3
     blocks_per_stage: Sequence[int] = (1, 2, 7, 2)
@@ -42,19 +46,10 @@ class Sam2HieraDetConfig(BaseConfig):
     model_type: ClassVar[str] = "sam2_hiera_det_model"
 
     def _check(self) -> None:
-        if isinstance(self.image_size, int):
-            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
-        self._require_positive("hidden_size", "num_channels")
-        for name in ("patch_kernel_size", "patch_stride", "query_stride", "image_size"):
-            self._require_ints(name, 2)
-        self._require_ints("window_positional_embedding_background_size", 2)
-        self._require_ints("patch_padding", 2, least=0)
-        self._require_ints("blocks_per_stage")
+        self._check_kinds()
         stages = len(self.blocks_per_stage)
-        for name in ("embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"):
-            self._require_ints(name, stages)
-        self._require_ints("global_attention_blocks", least=0)
         blocks = sum(self.blocks_per_stage)
+        self._require(blocks <= MOST_LAYERS, "blocks_per_stage", f"at most {MOST_LAYERS} blocks together")
         self._require(
             all(i < blocks for i in self.global_attention_blocks),
             "global_attention_blocks",
@@ -97,15 +92,45 @@ class Sam2HieraDetConfig(BaseConfig):
             f"such that an image gives size / {tuple(self.patch_stride)} patches of {self.patch_kernel_size}",
         )
         self._require(tuple(self.query_stride) == (2, 2), "query_stride", "(2, 2)")
-        self._require_numbers("mlp_ratio", "layer_norm_eps", "initializer_range")
-        self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
+        self._require(
+            all(1 <= int(width * self.mlp_ratio) <= LARGEST for width in self.embed_dim_per_stage),
+            "mlp_ratio",
+            f"such that hidden layers of {self.embed_dim_per_stage} times it are 1 to {LARGEST} wide",
+        )
         self._require(self.hidden_act == "gelu", "hidden_act", "'gelu'")
+
+    def _check_kinds(self) -> None:
+        """Each field by itself."""
+        self._require_wholes("hidden_size", "num_attention_heads", "num_channels")
+        self._require_wholes("num_query_pool_stages", least=0)
+        self._require_pair("image_size")
+        for name in ("patch_kernel_size", "patch_stride", "query_stride"):
+            self._require_pair(name, most=_LARGEST_PATCH)
+        self._require_pair("patch_padding", least=0, most=_LARGEST_PATCH)
+        name = "window_positional_embedding_background_size"
+        self._require_sequence(name, 2, most=_LARGEST_WINDOW)
+        self._require_sequence("blocks_per_stage", fewest=1, most=MOST_LAYERS)
+        stages = len(self.blocks_per_stage)
+        self._require(stages <= _MOST_STAGES, "blocks_per_stage", f"of at most {_MOST_STAGES} stages")
+        for name in ("embed_dim_per_stage", "num_attention_heads_per_stage"):
+            self._require_sequence(name, stages)
+        self._require_sequence("window_size_per_stage", stages, most=_LARGEST_WINDOW)
+        self._require_sequence("global_attention_blocks", least=0)
+        self._require_numbers("mlp_ratio", most=LARGEST)
+        self._require(self.mlp_ratio > 0, "mlp_ratio", "positive")
+        self._require_numbers("layer_norm_eps", most=1)
+        self._require_numbers("initializer_range", most=LARGEST)
 
     @property
     def stride(self) -> tuple[int, int]:
         """What height and width must be divisible by: every halving, and whole windows of the first stage."""
         grid = math.lcm(2 ** (len(self.blocks_per_stage) - 1), self.window_size_per_stage[0])
         return grid * self.patch_stride[0], grid * self.patch_stride[1]
+
+    def feature_sizes(self, levels: int) -> tuple[tuple[int, int], ...]:
+        """(height, width) of the first stages' maps at the configured image size."""
+        (height, width), (stride_y, stride_x) = self.image_size, self.patch_stride
+        return tuple((height // stride_y // 2**i, width // stride_x // 2**i) for i in range(levels))
 
     @property
     def stage_ends(self) -> tuple[int, ...]:
@@ -115,11 +140,14 @@ class Sam2HieraDetConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class Sam2VisionConfig(BaseConfig):
-    """Backbone and feature pyramid. `backbone_channel_list` runs from the deepest stage to the shallowest."""
+    """Backbone and feature pyramid. `backbone_channel_list` runs from the deepest stage to the shallowest.
+
+    `backbone_feature_sizes` is None for the sizes that the backbone's image size and patch stride give.
+    """
 
     backbone_config: Any = None
     backbone_channel_list: Sequence[int] = (768, 384, 192, 96)
-    backbone_feature_sizes: Sequence[Sequence[int]] = ((256, 256), (128, 128), (64, 64))
+    backbone_feature_sizes: Any = None
     fpn_hidden_size: int = 256
     fpn_kernel_size: int = 1
     fpn_stride: int = 1
@@ -134,8 +162,10 @@ class Sam2VisionConfig(BaseConfig):
     nested: ClassVar[dict[str, type[BaseConfig]]] = {"backbone_config": Sam2HieraDetConfig}
 
     def _check(self) -> None:
-        self._require_positive("fpn_hidden_size", "num_feature_levels")
-        self._require_ints("backbone_channel_list")
+        self._require_wholes("fpn_hidden_size", "num_feature_levels", "fpn_kernel_size", "fpn_stride")
+        self._require_wholes("fpn_padding", least=0)
+        self._require(self.fpn_hidden_size % 2 == 0, "fpn_hidden_size", "even: half sine, half cosine")
+        self._require_sequence("backbone_channel_list")
         expected = tuple(reversed(self.backbone_config.embed_dim_per_stage))
         self._require(
             self.backbone_channel_list == expected,
@@ -145,13 +175,15 @@ class Sam2VisionConfig(BaseConfig):
         self._require(
             len(expected) >= 3, "backbone_channel_list", "of 3 stages at least: strides 4, 8 and 16"
         )
-        self._require_ints("fpn_top_down_levels", least=0)
+        self._require_sequence("fpn_top_down_levels", least=0)
         self._require(
             all(level < len(expected) for level in self.fpn_top_down_levels),
             "fpn_top_down_levels",
             f"levels below {len(expected)}, the number of stages",
         )
-        self._require_numbers("initializer_range")
+        self._require_numbers("layer_norm_eps", most=1)
+        self._require_numbers("initializer_range", most=LARGEST)
+        self._require_names("hidden_act")
         self._require(
             (self.fpn_kernel_size, self.fpn_stride, self.fpn_padding) == (1, 1, 0),
             "fpn_kernel_size",
@@ -162,6 +194,20 @@ class Sam2VisionConfig(BaseConfig):
             "num_feature_levels",
             "3: the mask decoder reads strides 4, 8 and 16",
         )
+        self._check_feature_sizes()
+
+    def _check_feature_sizes(self) -> None:
+        if self.backbone_feature_sizes is None:
+            self._put("backbone_feature_sizes", self.backbone_config.feature_sizes(3))
+        sizes = self.backbone_feature_sizes
+        self._require(
+            isinstance(sizes, tuple)
+            and len(sizes) == 3
+            and all(isinstance(size, tuple) and len(size) == 2 for size in sizes)
+            and all(type(n) is int and 1 <= n <= LARGEST for size in sizes for n in size),
+            "backbone_feature_sizes",
+            "None, or (height, width) of the maps at strides 4, 8 and 16",
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +216,7 @@ class Sam2PromptEncoderConfig(BaseConfig):
 
     hidden_size: int = 256
     image_size: int | Sequence[int] = 1024
-    patch_size: int = 16
+    patch_size: Any = 16
     mask_input_channels: int = 16
     num_point_embeddings: int = 4
     hidden_act: str = "gelu"
@@ -180,13 +226,19 @@ class Sam2PromptEncoderConfig(BaseConfig):
     model_type: ClassVar[str] = "sam2_prompt_encoder"
 
     def _check(self) -> None:
-        self._require_positive("hidden_size", "patch_size", "mask_input_channels")
-        if isinstance(self.image_size, int):
-            self._require_positive("image_size")
+        self._require_wholes("hidden_size", "mask_input_channels", "num_point_embeddings")
+        if isinstance(self.patch_size, tuple):
+            self._require_pair("patch_size", most=LARGEST)
+            self._require(len(set(self.patch_size)) == 1, "patch_size", "one number, or the same twice")
+            self._put("patch_size", self.patch_size[0])
+        self._require_wholes("patch_size")
+        if isinstance(self.image_size, tuple):
+            self._require_sequence("image_size", 2)
         else:
-            self._require_ints("image_size", 2)
+            self._require_wholes("image_size")
         self._require(self.hidden_size % 2 == 0, "hidden_size", "even: half sine, half cosine")
-        self._require_numbers("layer_norm_eps", "scale")
+        self._require_numbers("layer_norm_eps", most=1)
+        self._require_numbers("scale", most=LARGEST)
         self._require(self.mask_input_channels % 4 == 0, "mask_input_channels", "divisible by 4")
         self._require(
             self.num_point_embeddings == 4,
@@ -216,19 +268,22 @@ class Sam2MaskDecoderConfig(BaseConfig):
     model_type: ClassVar[str] = "sam2_mask_decoder"
 
     def _check(self) -> None:
-        self._require_positive(
-            "hidden_size", "mlp_dim", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"
+        self._require_wholes("hidden_size", "mlp_dim", "num_attention_heads", "attention_downsample_rate")
+        self._require_wholes("num_multimask_outputs", "iou_head_depth", most=MOST_LAYERS)
+        self._require_wholes("num_hidden_layers", most=MOST_LAYERS)
+        self._require_wholes("iou_head_hidden_dim")
+        self._require_numbers(
+            "dynamic_multimask_stability_delta", "dynamic_multimask_stability_thresh", most=LARGEST
         )
-        self._require_positive("num_multimask_outputs", "iou_head_depth", "iou_head_hidden_dim")
-        self._require_numbers("dynamic_multimask_stability_delta", "dynamic_multimask_stability_thresh")
-        is_bool = isinstance(self.dynamic_multimask_via_stability, bool)
-        self._require(is_bool, "dynamic_multimask_via_stability", "True or False")
+        self._require_flags("dynamic_multimask_via_stability")
+        self._require_names("hidden_act")
         self._require(self.hidden_size % 8 == 0, "hidden_size", "divisible by 8")
         inner = self.hidden_size // self.attention_downsample_rate
+        self._require(inner > 0, "attention_downsample_rate", f"at most hidden_size, {self.hidden_size}")
         self._require(
-            inner % self.num_attention_heads == 0,
+            inner % self.num_attention_heads == 0 and self.hidden_size % self.num_attention_heads == 0,
             "num_attention_heads",
-            f"a divisor of the attention width {inner}",
+            f"a divisor of hidden_size {self.hidden_size} and of the attention width {inner}",
         )
         self._require(self.num_hidden_layers >= 2, "num_hidden_layers", "at least 2")
         self._require(self.iou_head_depth >= 2, "iou_head_depth", "at least 2")
@@ -254,6 +309,7 @@ class Sam2Config(BaseConfig):
     }
 
     def _check(self) -> None:
+        self._require_numbers("initializer_range", most=LARGEST)
         widths = {
             self.vision_config.fpn_hidden_size,
             self.prompt_encoder_config.hidden_size,
@@ -278,6 +334,21 @@ class Sam2Config(BaseConfig):
                 f"prompt_encoder_config.image_size must be divisible by the network's stride "
                 f"({stride_y}, {stride_x}); got {height}x{width}"
             )
+        self._check_one_image_size()
+
+    def _check_one_image_size(self) -> None:
+        """Refuse a size that is changed in only some of the places that state it: which one is meant?"""
+        backbone = self.vision_config.backbone_config
+        fitting = replace(backbone, image_size=self.image_size).feature_sizes(3)
+        for name, value, expected in (
+            ("vision_config.backbone_config.image_size", backbone.image_size, self.image_size),
+            ("vision_config.backbone_feature_sizes", self.vision_config.backbone_feature_sizes, fitting),
+        ):
+            if value != expected:
+                raise ValueError(
+                    f"{name} must be {expected}, since prompt_encoder_config.image_size is "
+                    f"{self.image_size}; got {value}. Change all or none: Sam2Config(...).with_image_size(512)"
+                )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -297,15 +368,11 @@ class Sam2Config(BaseConfig):
             height, width = map(operator.index, sizes)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"image_size must be a whole number or (height, width), in pixels; got {image_size!r}"
+                f"image_size must be a whole number or (height, width), in pixels; got {shown(image_size)}"
             ) from error
-        backbone = self.vision_config.backbone_config
-        stride_y, stride_x = backbone.patch_stride
-        feature_sizes = [(height // stride_y // 2**i, width // stride_x // 2**i) for i in range(3)]
+        backbone = replace(self.vision_config.backbone_config, image_size=(height, width))
         vision = replace(
-            self.vision_config,
-            backbone_config=replace(backbone, image_size=(height, width)),
-            backbone_feature_sizes=feature_sizes,
+            self.vision_config, backbone_config=backbone, backbone_feature_sizes=backbone.feature_sizes(3)
         )
         size: int | Sequence[int] = height if height == width else (height, width)
         prompt = replace(self.prompt_encoder_config, image_size=size)

@@ -1,10 +1,13 @@
 """The video model's configurations."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
-from sam2_jax.config.base import BaseConfig
+from sam2_jax.checks import read_number
+from sam2_jax.config.base import LARGEST, MOST_LAYERS, BaseConfig
 from sam2_jax.config.image import Sam2Config, Sam2MaskDecoderConfig, Sam2PromptEncoderConfig, Sam2VisionConfig
 
 
@@ -31,7 +34,7 @@ class Sam2VideoConfig(BaseConfig):
     mask_decoder_config: Any = None
     initializer_range: float = 0.02
     num_maskmem: int = 7
-    image_size: int = 1024
+    image_size: Any = 1024
     sigmoid_scale_for_mem_enc: float = 20.0
     sigmoid_bias_for_mem_enc: float = -10.0
     enable_occlusion_spatial_embedding: bool = True
@@ -76,19 +79,116 @@ class Sam2VideoConfig(BaseConfig):
     }
 
     def _check(self) -> None:
-        if self.rope_parameters is None:
-            object.__setattr__(self, "rope_parameters", {"rope_theta": 10000.0, "rope_type": "axial"})
-        self._require_positive("num_maskmem", "image_size", "max_object_pointers_in_encoder")
+        self._check_kinds()
+        heads = self.memory_attention_num_attention_heads
+        inner = self.memory_attention_hidden_size // self.memory_attention_downsample_rate
+        self._require(
+            inner > 0 and inner % heads == 0,
+            "memory_attention_num_attention_heads",
+            f"a divisor of the attention width {inner}",
+        )
+        self._require(
+            self.mask_downsampler_stride >= 2
+            and self.mask_downsampler_stride ** (2 * self.mask_downsampler_layers) <= LARGEST,
+            "mask_downsampler_stride",
+            f"such that its layers, together of stride {self.mask_downsampler_total_stride}, stay below "
+            f"{LARGEST} channels",
+        )
+        _ = self.image_config  # raises what is wrong with it
+
+    def _check_kinds(self) -> None:
+        """Each field by itself."""
+        self._require_wholes(
+            "num_maskmem",
+            "max_object_pointers_in_encoder",
+            "memory_attention_num_layers",
+            "memory_fuser_num_layers",
+            most=MOST_LAYERS,
+        )
+        self._require_wholes(
+            "memory_attention_hidden_size",
+            "memory_attention_num_attention_heads",
+            "memory_attention_downsample_rate",
+            "memory_attention_feed_forward_hidden_size",
+            "memory_encoder_hidden_size",
+            "memory_encoder_output_channels",
+            "mask_downsampler_embed_dim",
+            "mask_downsampler_kernel_size",
+            "mask_downsampler_stride",
+            "mask_downsampler_total_stride",
+            "memory_fuser_embed_dim",
+            "memory_fuser_intermediate_dim",
+            "memory_fuser_kernel_size",
+        )
+        self._require_wholes(
+            "multimask_min_pt_num",
+            "multimask_max_pt_num",
+            "mask_downsampler_padding",
+            "memory_fuser_padding",
+            least=0,
+        )
+        self._require_wholes("max_cond_frame_num", least=-1)
+        if isinstance(self.image_size, tuple):
+            self._require_sequence("image_size", 2)
+        else:
+            self._require_wholes("image_size")
+        self._require_sequence("memory_attention_rope_feat_sizes", 2)
+        self._require_numbers("initializer_range", "memory_fuser_layer_scale_init_value", most=LARGEST)
+        self._require_numbers("memory_attention_dropout", "memory_attention_rope_dropout", most=1)
+        for name in ("sigmoid_scale_for_mem_enc", "sigmoid_bias_for_mem_enc"):
+            read_number(f"{type(self).__name__}.{name}", getattr(self, name), -LARGEST, LARGEST)
+        self._require_flags(
+            "enable_occlusion_spatial_embedding",
+            "multimask_output_in_sam",
+            "multimask_output_for_tracking",
+            "enable_temporal_pos_encoding_for_object_pointers",
+        )
+        self._require_names(
+            "memory_attention_feed_forward_hidden_act",
+            "mask_downsampler_hidden_act",
+            "memory_fuser_hidden_act",
+        )
+        self._check_rope()
+
+    def _check_rope(self) -> None:
+        given = self.rope_parameters
+        usual = {"rope_theta": 10000.0, "rope_type": "axial"}
+        self._put("rope_parameters", usual if given is None else given)
+        self._require(
+            isinstance(self.rope_parameters, Mapping)
+            and all(isinstance(x, (str, int, float)) or x is None for x in self.rope_parameters.values())
+            and all(isinstance(name, str) for name in self.rope_parameters),
+            "rope_parameters",
+            "None or a dictionary of numbers and text",
+        )
+        theta = self.rope_parameters.get("rope_theta", usual["rope_theta"])
+        read_number(f"{type(self).__name__}.rope_parameters['rope_theta']", theta, most=2**53, above=0)
+        self._put("rope_parameters", dict(self.rope_parameters))
+
+    @property
+    def mask_downsampler_layers(self) -> int:
+        """How many convolutions bring a mask to the size of the coarsest features."""
+        return int(math.log2(self.mask_downsampler_total_stride) // math.log2(self.mask_downsampler_stride))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """As for every configuration; also reads `memory_attention_rope_theta` of older transformers."""
-        if "memory_attention_rope_theta" in values and "rope_parameters" not in values:
+        if "memory_attention_rope_theta" in values and values.get("rope_parameters") is None:
             theta = values["memory_attention_rope_theta"]
             values = {**values, "rope_parameters": {"rope_theta": theta, "rope_type": "axial"}}
         return super().from_dict({k: v for k, v in values.items() if k != "memory_attention_rope_theta"})
 
-    @property
+    @cached_property
     def image_config(self) -> Sam2Config:
         """The configuration of the image model that this video model contains."""
-        return Sam2Config.from_dict(self.to_dict())
+        parts = {name: getattr(self, name).to_dict() for name in self.nested}
+        return Sam2Config.from_dict(parts | {"initializer_range": self.initializer_range})
+
+    @classmethod
+    def contains(cls, kind: type) -> bool:
+        """Whether a configuration of this class is one of a kind or has a part that is."""
+        return Sam2Config.contains(kind) or super().contains(kind)
+
+    def part(self, kind: type) -> tuple[Any, str]:
+        """As for every configuration; the image model is a part too, whose tensors go by the same names."""
+        return self.image_config.part(kind) if Sam2Config.contains(kind) else super().part(kind)

@@ -251,7 +251,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     ),
     (
         Sam2HieraDetConfig,
-        {"patch_kernel_size": 7},
+        {"patch_kernel_size": 7.0},
         r"patch_kernel_size must be a sequence of 2 integers.*got 7",
     ),
     (

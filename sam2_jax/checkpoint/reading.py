@@ -1,0 +1,192 @@
+"""A checkpoint of any kind as flat Flax parameters: what from_pretrained and convert both read it with.
+
+Names, shapes and types are compared with the configuration from the files' headers, before any number is
+read: a file cannot ask for more memory than its network has.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.layouts import is_of_sam2, layout_of, unwrapped
+from sam2_jax.checkpoint.meta_names import detect_config, to_transformers
+from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only
+from sam2_jax.checkpoint.parameters import parameter_shapes
+from sam2_jax.checkpoint.tensors import BFLOAT16, Header, Headers, check_types, open_tensors, read_numbers
+from sam2_jax.checkpoint.video_memory import memory_shapes
+from sam2_jax.config import (
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2VideoConfig,
+    Sam2VisionConfig,
+    read_config_of,
+)
+from sam2_jax.config.base import BaseConfig
+from sam2_jax.config.files import CONFIG_FILE
+
+# Every checkpoint contains what stands behind it in this list.
+_CHECKPOINTS: tuple[type[BaseConfig], ...] = (
+    Sam2VideoConfig,
+    Sam2Config,
+    Sam2VisionConfig,
+    Sam2HieraDetConfig,
+)
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Flat Flax parameters of a network and of the video model's memory, if asked for, and what they are.
+
+    layout: whose names the files have, "meta", "transformers" or "flax". dtype: the parameters' type.
+    """
+
+    image: Tensors
+    memory: Tensors
+    config: Any
+    dtype: np.dtype
+    layout: str
+
+    @property
+    def tensors(self) -> Tensors:
+        """All parameters, the image model's and the memory's."""
+        return self.image | self.memory
+
+    @property
+    def image_config(self) -> Sam2Config:
+        """Configuration of the image model, which may be a part of the video model."""
+        found: Sam2Config = self.config.part(Sam2Config)[0]
+        return found
+
+
+def find_files(folder: HubFolder, layout: str | None = None) -> list[Path]:
+    """The files of weights that a name stands for, fetched if need be; layout chooses where there are both."""
+    return [folder.file] if folder.file is not None else folder.weights(layout)[1]
+
+
+def read_checkpoint(
+    folder: HubFolder,
+    files: list[Path] | None = None,
+    *,
+    kind: type[BaseConfig] | None = None,
+    layout: str | None = None,
+    config: BaseConfig | None = None,
+    dtype: np.dtype | None = None,
+) -> Checkpoint:
+    """Read the network of a kind out of a checkpoint, or all that there is, the video model's memory too.
+
+    files: of `find_files`. config: what the checkpoint holds, in place of its own config.json; without both,
+    for a single file, a released size is recognised. dtype None: bfloat16 where all tensors are, and float32
+    otherwise, which holds float16 exactly; the Fourier matrix is float32 in any case, since rounded it would
+    move every position. Raises ValueError if a file is broken, if names, shapes or types are not those of the
+    configuration, or numbers are NaN or infinite.
+    """
+    source = f"checkpoint {folder.model}"
+    whole = config
+    if whole is None and folder.file is None:
+        whole = _read_config(folder, kind)
+    files = find_files(folder, layout) if files is None else files
+    with open_tensors(files) as stored:
+        tensors, layout = _known_names(stored, source)
+        if whole is None:
+            whole = _config_of_file(folder, tensors, layout, kind, source)
+        if kind is None and isinstance(whole, Sam2VideoConfig) and not any(map(is_video_only, tensors)):
+            whole = whole.image_config
+        network, prefix = whole.part(kind or Sam2Config)
+        memory = {name: header for name, header in tensors.items() if is_video_only(name)}
+        image = {n: h for n, h in tensors.items() if n not in memory and n.startswith(prefix)}
+        memory = {} if kind is not None else memory
+        check_types(image | memory, source)
+        _check_shapes(image, parameter_shapes(network), layout, prefix, source)
+        if kind is None:
+            _check_memory(memory, whole, layout, source)
+        stripped = {name.removeprefix(prefix): header for name, header in image.items()}
+        flat, flat_memory = (_to_flax(each, layout) for each in (stripped, memory))
+        dtype = _stored_type(flat | flat_memory) if dtype is None else np.dtype(dtype)
+        dtypes = dict.fromkeys(flat | flat_memory, dtype) | {FOURIER: np.dtype(np.float32)}
+        return Checkpoint(
+            read_numbers(flat, dtypes, source),
+            read_numbers(flat_memory, dtypes, source),
+            network if kind is not None else whole,
+            dtype,
+            layout,
+        )
+
+
+def _read_config(folder: HubFolder, kind: type[BaseConfig] | None) -> BaseConfig:
+    last = _CHECKPOINTS.index(Sam2Config if kind is None else kind)
+    found: BaseConfig = read_config_of(folder.get(CONFIG_FILE), *_CHECKPOINTS[: last + 1])
+    return found
+
+
+def _known_names(stored: Headers, source: str) -> tuple[Headers, str]:
+    """The tensors under transformers' or Flax names, and whose names they had."""
+    try:
+        tensors = unwrapped(stored)
+        layout = layout_of(tensors)
+        return (to_transformers(tensors) if layout == "meta" else tensors), layout
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _config_of_file(
+    folder: HubFolder, tensors: Headers, layout: str, kind: type[BaseConfig] | None, source: str
+) -> BaseConfig:
+    """The configuration of a single file: of its size, if that is a released one, or the one beside it.
+
+    Meta's files come without one, and what lies beside them may belong to another file: they are looked at
+    first. What this package and transformers write has its configuration beside it.
+    """
+    shapes = names.shapes(tensors)
+    beside = folder.find(CONFIG_FILE)
+    if beside is not None and layout != "meta":
+        return _read_config(folder, kind)
+    if not is_of_sam2(tensors):
+        some = ", ".join(list(tensors)[:5])
+        raise ValueError(f"{source} has no tensors named as SAM 2's are; got {names.cut(some)}")
+    try:
+        return detect_config(names.torch_shapes(shapes) if layout == "flax" else shapes)
+    except ValueError as error:
+        if beside is not None:
+            return _read_config(folder, kind)
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _check_shapes(found: Headers, expected: Shapes, layout: str, prefix: str, source: str) -> None:
+    """Compare names and shapes in the words of the file."""
+    shapes = names.shapes(found)
+    if layout != "flax":
+        expected = names.torch_shapes(expected)
+        for one, other in ((names.FOURIER, names.FOURIER_COPY), (names.FOURIER_COPY, names.FOURIER)):
+            if one in shapes and other not in shapes:  # one copy is enough
+                expected.pop(other, None)
+    names.check_names({prefix + name: shape for name, shape in expected.items()}, shapes, source)
+
+
+def _check_memory(found: Headers, config: BaseConfig, layout: str, source: str) -> None:
+    if not isinstance(config, Sam2VideoConfig):
+        if found:
+            raise ValueError(
+                f"{source}: model_type must be sam2_video, since {len(found)} tensors of the video model's "
+                "memory are there; got sam2"
+            )
+        return
+    expected = memory_shapes(config)
+    if layout == "flax":
+        expected = names.flax_shapes(expected)
+    names.check_names(expected, names.shapes(found), f"the video memory of {source}")
+
+
+def _to_flax(tensors: Headers, layout: str) -> dict[str, Header]:
+    return dict(tensors) if layout == "flax" else names.to_flax(tensors, Header.fetch_now)
+
+
+def _stored_type(headers: Mapping[str, Header]) -> np.dtype:
+    kinds = {header.dtype for name, header in headers.items() if name != FOURIER}
+    return BFLOAT16 if kinds == {"bfloat16"} else np.dtype(np.float32)

@@ -1,0 +1,97 @@
+"""Configurations in files: `config.json` as transformers writes it, in folders and on the hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, HubFolder
+from sam2_jax.checks import check_options, shown
+from sam2_jax.json_files import read_json, to_json, write_json
+
+CONFIG_FILE = "config.json"
+
+
+class ConfigInFiles:
+    """The ways of a configuration into files and out of them, which transformers' classes have too."""
+
+    model_type: ClassVar[str]
+    kinds: ClassVar[dict[str, Any]] = {}
+    """The class of every model_type there is."""
+
+    def __init_subclass__(cls) -> None:
+        if "model_type" in cls.__dict__:
+            ConfigInFiles.kinds[cls.model_type] = cls
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """Names of the options that a configuration of this class is made of."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a dictionary such as `to_dict` returns."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        raise NotImplementedError
+
+    def part(self, kind: type) -> tuple[Any, str]:
+        """Find the part that is of a kind, and where the names of its tensors begin."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Self:
+        """Read the configuration of a hub id or local folder, whole or the part of this class in it.
+
+        An image model's configuration is read from a video model's too, which is what the released
+        checkpoints hold. options: revision, subfolder, token, cache_dir, local_files_only and force_download
+        say which files are meant; fields of this class replace what the file says. Raises ValueError for
+        other options, and if there is no such model or its file is broken.
+        """
+        check_options(options, (*HUB_OPTIONS, *cls.field_names()), f"{cls.__name__}.from_pretrained")
+        where = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+        changes = {name: value for name, value in options.items() if name not in HUB_OPTIONS}
+        found = read_config_of(HubFolder(model, **where).get(CONFIG_FILE), cls)
+        return cls.from_dict(found.to_dict() | changes) if changes else found
+
+    @classmethod
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """Read one file, as `from_pretrained` does a model's. Raises ValueError if it cannot be read."""
+        found: Self = read_config_of(json_file, cls)
+        return found
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json to a folder, made if need be. Raises ValueError if it cannot be written."""
+        write_json(Path(folder) / CONFIG_FILE, self.to_dict())
+
+    def to_json_string(self, use_diff: bool = False) -> str:
+        """The configuration as text; use_diff leaves out what is the default."""
+        values = self.to_dict()
+        if use_diff:
+            usual = type(self)().to_dict()
+            values = {k: v for k, v in values.items() if v != usual[k] or k == "model_type"}
+        return to_json(values)
+
+    def to_json_file(self, json_file: str | Path, use_diff: bool = False) -> None:
+        """Write `to_json_string` to a file. Raises ValueError if it cannot be written."""
+        write_json(json_file, json.loads(self.to_json_string(use_diff)))
+
+
+def read_config_of(path: str | Path, *kinds: type) -> Any:
+    """Read a `config.json` of one of these kinds, or of a model that has such a part: then only that.
+
+    Raises ValueError, naming the file, if it is not JSON, is of another model, or has wrong values.
+    """
+    values = read_json(path)
+    model_type = values.get("model_type") if isinstance(values, dict) else None
+    known = ConfigInFiles.kinds
+    fitting = [name for name, kind in known.items() if any(kind.contains(wanted) for wanted in kinds)]
+    if not isinstance(model_type, str) or model_type not in fitting:
+        raise ValueError(f"{path}: model_type must be one of {sorted(fitting)}; got {shown(model_type)}")
+    try:
+        found = known[model_type].from_dict(values)
+        return found if type(found) in kinds else found.part(kinds[0])[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
