@@ -8,7 +8,8 @@ import numpy as np
 
 from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.conversion import DTYPES, Checkpoint, Source
+from sam2_jax.checkpoint.conversion import DTYPES, Source
+from sam2_jax.checkpoint.reading import Checkpoint
 from sam2_jax.config import Sam2VideoConfig
 
 TOLERANCE = 1e-4
@@ -102,7 +103,7 @@ def _reference(checkpoint: Checkpoint, source: Source) -> Any:
     model: Any
     if isinstance(checkpoint.config, Sam2VideoConfig):
         _check_memory(checkpoint)
-    if source.layout == "transformers":
+    if checkpoint.layout == "transformers" and source.folder.file is None:
         model = transformers.Sam2Model.from_pretrained(source.files[0].parent)
     else:
         model = transformers.Sam2Model(transformers.Sam2Config.from_dict(checkpoint.image_config.to_dict()))

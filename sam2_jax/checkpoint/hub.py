@@ -111,10 +111,13 @@ class HubFolder:
     def find(self, name: str) -> Path | None:
         """Return the local path of a file of this folder, downloading it if need be; None if there is none.
 
-        Raises ValueError if the repository or revision does not exist or the hub cannot be reached.
+        Beside a single `.pt` file nothing is its own: Meta's lie together, of all sizes. Raises ValueError
+        if the repository or revision does not exist or the hub cannot be reached.
         """
         if self.is_local:
             path = self._path / name
+            if self.file is not None and self.file.suffix != ".safetensors":
+                return None
             return path if path.is_file() else None
         try:
             if not self._options["local_files_only"] and (known := self._ask(name)) is not None:

@@ -1,4 +1,4 @@
-"""Whose names a file's tensors have, Meta's, transformers' or this package's, and what else is in the names."""
+"""Whose names a file's tensors have, Meta's, transformers' or Flax's, and what wraps these names."""
 
 import re
 from collections import Counter

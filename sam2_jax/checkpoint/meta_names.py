@@ -70,6 +70,7 @@ _FOURIER = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _POINTS = [f"sam_prompt_encoder.point_embeddings.{k}.weight" for k in range(4)]
 _POINT_EMBED = "prompt_encoder.point_embed.weight"
 
+
 def _either(fragments: Mapping[str, str]) -> re.Pattern[str]:
     longest_first = sorted(fragments, key=len, reverse=True)
     return re.compile(rf"(?<![^.])({'|'.join(map(re.escape, longest_first))})(?![^.])")

@@ -1,7 +1,8 @@
 """What all models have in common: a network with parameters, from a seed or a checkpoint, saved again."""
 
+import inspect
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -11,55 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.files import read_weights, write_checkpoint
-from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.files import write_checkpoint
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, WEIGHT_FILES, HubFolder
+from sam2_jax.checkpoint.parameters import initial, network
+from sam2_jax.checkpoint.parameters import parameter_shapes as parameter_shapes
+from sam2_jax.checkpoint.reading import read_checkpoint
+from sam2_jax.checks import check_options, shown
 from sam2_jax.compilation import use_compilation_cache
-from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig, read_config_of
-from sam2_jax.model.hiera import Hiera
-from sam2_jax.model.sam2 import Sam2, VisionEncoder
+from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VisionConfig
+from sam2_jax.config.base import BaseConfig
 
 Config = TypeVar("Config", Sam2Config, Sam2VisionConfig, Sam2HieraDetConfig)
 
-# Every checkpoint contains what stands behind it in this list.
-_CHECKPOINTS = (Sam2VideoConfig, Sam2Config, Sam2VisionConfig, Sam2HieraDetConfig)
-
-
-def _part_of(config: Any, kind: type[Config]) -> tuple[Config, str]:
-    """Find one network's configuration within another's, and where its tensors' names begin."""
-    prefix = ""
-    if isinstance(config, Sam2VideoConfig):
-        config = config.image_config
-    if isinstance(config, Sam2Config) and kind is not Sam2Config:
-        config, prefix = config.vision_config, "vision_encoder."
-    if isinstance(config, Sam2VisionConfig) and kind is not Sam2VisionConfig:
-        config, prefix = config.backbone_config, prefix + "backbone."
-    return config, prefix
-
-
-def _network(config: Any, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32) -> nn.Module:
-    kinds = {Sam2Config: Sam2, Sam2VisionConfig: VisionEncoder, Sam2HieraDetConfig: Hiera}
-    return kinds[type(config)](config, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
-
-
-def _init(module: Any, key: jax.Array) -> Any:
-    # No parameter depends on the image's size: the smallest one compiles fastest.
-    backbone, _ = _part_of(module.config, Sam2HieraDetConfig)
-    inputs = [jnp.zeros((1, *backbone.stride, backbone.num_channels))]
-    if isinstance(module, Sam2):
-        inputs += [jnp.zeros((1, 1, 1, 2)), jnp.zeros((1, 1, 1), jnp.int32)]
-    return module.init(key, *inputs)["params"]
-
-
-@lru_cache
-def parameter_shapes(
-    config: Sam2Config | Sam2VisionConfig | Sam2HieraDetConfig,
-) -> dict[str, tuple[int, ...]]:
-    """Names (levels joined by dots) and shapes of a network's parameters, without computing any.
-
-    config: a Sam2Config, Sam2VisionConfig or Sam2HieraDetConfig.
-    """
-    tree = jax.eval_shape(lambda: _init(_network(config), jax.random.key(0)))
-    return names.shapes(names.flatten(tree))
+# Of transformers' from_pretrained: how it loads and where it computes, which JAX decides here.
+_IGNORED = (
+    "attn_implementation",
+    "device_map",
+    "low_cpu_mem_usage",
+    "trust_remote_code",
+    "use_safetensors",
+    "weights_only",
+)
 
 
 @partial(jax.jit, static_argnames=("module", "method", "record", "options"))
@@ -77,7 +50,7 @@ def _apply(
 class PretrainedModel(Generic[Config]):
     """`config`, `params` and `module`, a pure Flax module, for direct use; loads, saves, compiles calls."""
 
-    config_class: ClassVar[type]
+    config_class: ClassVar[Any]
 
     def __init__(
         self,
@@ -102,11 +75,11 @@ class PretrainedModel(Generic[Config]):
             _check_dtype(name, value)
         use_compilation_cache()
         self.config: Config = self.config_class() if config is None else config
-        self.module = _network(self.config, dtype, param_dtype)
+        self.module = network(self.config, dtype, param_dtype)
         # How from_pretrained was called, for what else lies in that folder.
         self._source: tuple[str | Path, dict[str, Any]] | None = None
         if params is None:
-            self.params = jax.jit(partial(_init, self.module))(jax.random.key(seed))
+            self.params = jax.jit(partial(initial, self.module))(jax.random.key(seed))
         else:
             names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
             self.params = jax.tree.map(jnp.asarray, params)  # on the device once, not at every call
@@ -114,48 +87,80 @@ class PretrainedModel(Generic[Config]):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path | None = None,
         *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        dtype: Any = jnp.float32,
+        config: Any = None,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         layout: str | None = None,
         **options: Any,
     ) -> Self:
-        """Load a model from a hub id or a local folder.
+        """Load a model from a hub id, a local folder, a single file of weights, or "embedded".
 
         Image (`sam2`) and video (`sam2_video`) checkpoints are read, whole or sharded, in transformers' or
-        Flax layout, and what this class has saved itself; tensors of other parts, the memory of a video
-        checkpoint say, are set aside. revision pins a commit, tag or branch. local_files_only never touches
-        the network. options are those of the class, such as `padding` of Sam2Model. Raises ValueError if the
-        model cannot be found or reached, a file is broken, or names and shapes do not fit the configuration
-        exactly.
+        Flax layout, and what this class has saved itself. A file may be Meta's `.pt` (which is read without
+        PyTorch, nothing in it executed), a trainer's, or `.safetensors`, under anyone's names, also wrapped
+        by DDP or torch.compile; the released sizes are recognised. Tensors of other parts, the memory of a
+        video checkpoint say, are set aside.
+
+        config: what the checkpoint holds, in place of its own: a configuration, or a folder or hub id of one.
+        dtype: the computing type, float32 by default, or bfloat16; "auto" for bfloat16 where all of the
+        checkpoint is; torch_dtype is the same. param_dtype: type of the parameters. layout: "flax" or
+        "transformers", where a folder holds both.
+        options: of the class, such as `padding` of Sam2Model; revision (commit, tag or branch), subfolder,
+        token, cache_dir, local_files_only (never touch the network) and force_download say which files are
+        meant. device_map, attn_implementation, low_cpu_mem_usage, use_safetensors, trust_remote_code and
+        weights_only are taken for transformers' sake and change nothing: JAX places and computes.
+
+        Raises ValueError for options that cannot be meant, before anything is read or fetched; if the model
+        cannot be found or reached, a file is broken, or names and shapes are not those of the configuration.
         """
-        for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
-            _check_dtype(name, value)  # before anything is downloaded
-        source: dict[str, Any] = {
-            "revision": revision,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-        }
+        model = _one_of("model", model, "pretrained_model_name_or_path", options)
+        dtype = _one_of("dtype", dtype, "torch_dtype", options, jnp.float32)
+        cls._check_loading(options, dtype, param_dtype, layout)
+        source = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+        own = {k: v for k, v in options.items() if k not in (*HUB_OPTIONS, *_IGNORED)}
         folder = HubFolder(model, **source)
-        kinds = _CHECKPOINTS[: _CHECKPOINTS.index(cls.config_class) + 1]
-        whole: Any = read_config_of(folder.get("config.json"), *kinds)
-        config: Any
-        config, prefix = _part_of(whole, cls.config_class)
-        layout, paths = folder.weights(layout)
-        flat, _ = read_weights(layout, paths, jnp.dtype(param_dtype), prefix)
-        expected, found = parameter_shapes(config), names.shapes(flat)
-        if layout == "transformers":  # so that an error speaks of the names and shapes in the file
-            expected, found = names.torch_shapes(expected), names.torch_shapes(found)
-        if prefix:
-            expected, found = ({prefix + name: x[name] for name in x} for x in (expected, found))
-        names.check_names(expected, found, f"checkpoint {model}")
-        loaded = cls(config, names.unflatten(flat), dtype=dtype, param_dtype=param_dtype, **options)
+        found = read_checkpoint(
+            folder,
+            kind=cls.config_class,
+            layout=layout,
+            config=cls._given_config(config),
+            dtype=jnp.dtype(_known_type(param_dtype)),
+        )
+        own["dtype"] = found.stored if isinstance(dtype, str) and dtype == "auto" else _known_type(dtype)
+        own["param_dtype"] = _known_type(param_dtype)
+        loaded = cls(found.config, names.unflatten(found.image), **own)
         loaded._source = model, source
         return loaded
+
+    @classmethod
+    def _check_loading(cls, options: Mapping[str, Any], dtype: Any, param_dtype: Any, layout: Any) -> None:
+        """Raise ValueError for arguments of `from_pretrained` that cannot be meant."""
+        of_class: set[str] = set(inspect.signature(cls.__init__).parameters) - {"self", "params"}
+        known = {*of_class, *HUB_OPTIONS, *_IGNORED, "dtype", "torch_dtype", "layout"}
+        check_options(options, sorted(known), f"{cls.__name__}.from_pretrained")
+        if not (isinstance(dtype, str) and dtype == "auto"):
+            _check_dtype("dtype", dtype)
+        _check_dtype("param_dtype", param_dtype)
+        if layout is not None and layout not in WEIGHT_FILES:
+            raise ValueError(f"layout must be one of {sorted(WEIGHT_FILES)} or None; got {shown(layout)}")
+        cls._check_options({k: v for k, v in options.items() if k in of_class})
+
+    @classmethod
+    def _check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise ValueError for values of this class's own options that cannot be meant."""
+
+    @classmethod
+    def _given_config(cls, config: Any) -> BaseConfig | None:
+        if config is None or isinstance(config, BaseConfig):
+            return config
+        if isinstance(config, (str, Path)):
+            found: BaseConfig = cls.config_class.from_pretrained(config)
+            return found
+        raise ValueError(
+            f"config must be a {cls.config_class.__name__}, or a folder or hub id of one; got {shown(config)}"
+        )
 
     def save_pretrained(self, folder: str | Path, *, layout: str = "flax") -> None:
         """Write config.json and the weights to a folder, in layout "flax" or "transformers".
@@ -164,7 +169,11 @@ class PretrainedModel(Generic[Config]):
         leaves older files whole. Raises ValueError if the folder cannot be written.
         """
         flat = {name: np.asarray(value) for name, value in names.flatten(self.params).items()}
-        write_checkpoint(folder, flat, self.config, layout)
+        write_checkpoint(folder, flat, self.config, layout, self._texts_beside(Path(folder)))
+
+    def _texts_beside(self, folder: Path) -> dict[str, str]:
+        """Other files that a folder of this model needs and lacks, by name."""
+        return {}
 
     def _run(self, method: str, *inputs: Any, record: tuple[str, ...] = (), **options: Any) -> Any:
         """Run a method of the module, compiled once for each shape of the inputs and value of the options.
@@ -183,10 +192,28 @@ def _fixed(method: str, record: tuple[str, ...], options: Mapping[str, Any]) -> 
     return {"method": method, "record": record, "options": tuple(sorted(options.items()))}
 
 
+def _one_of(name: str, value: Any, other: str, options: dict[str, Any], default: Any = None) -> Any:
+    """The value of an argument that may also come among the options under transformers' other name."""
+    given = [v for v in (value, options.pop(other, None)) if v is not None]
+    if len(given) > 1:
+        raise ValueError(f"{name} and {other} are one thing; give one of them")
+    if not given and default is None:
+        raise ValueError(f"{name} must be given: a hub id, a folder or a file of weights")
+    return given[0] if given else default
+
+
+def _known_type(dtype: Any) -> Any:
+    """A type as JAX knows it, also if it is torch's."""
+    return str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else dtype
+
+
 def _check_dtype(name: str, dtype: Any) -> None:
     try:
-        is_supported = jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+        is_supported = jnp.dtype(_known_type(dtype)) in (jnp.float32, jnp.bfloat16)
     except TypeError:
         is_supported = False
     if not is_supported:
-        raise ValueError(f"{name} must be float32 or bfloat16; got {dtype!r}")
+        raise ValueError(
+            f"{name} must be float32 or bfloat16; got {shown(dtype)}. bfloat16 has the size of float16 and "
+            "the range of float32"
+        )

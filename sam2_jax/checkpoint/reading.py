@@ -6,7 +6,6 @@ read: a file cannot ask for more memory than its network has.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only
 from sam2_jax.checkpoint.parameters import parameter_shapes
 from sam2_jax.checkpoint.tensors import BFLOAT16, Header, Headers, check_types, open_tensors, read_numbers
 from sam2_jax.checkpoint.video_memory import memory_shapes
+from sam2_jax.checks import cut
 from sam2_jax.config import (
     Sam2Config,
     Sam2HieraDetConfig,
@@ -44,13 +44,15 @@ Shapes = dict[str, tuple[int, ...]]
 class Checkpoint:
     """Flat Flax parameters of a network and of the video model's memory, if asked for, and what they are.
 
-    layout: whose names the files have, "meta", "transformers" or "flax". dtype: the parameters' type.
+    dtype: the parameters' type. stored: the type that holds them as the files do, bfloat16 or float32.
+    layout: whose names the files have, "meta", "transformers" or "flax".
     """
 
     image: Tensors
     memory: Tensors
     config: Any
     dtype: np.dtype
+    stored: np.dtype
     layout: str
 
     @property
@@ -66,7 +68,7 @@ class Checkpoint:
 
 
 def find_files(folder: HubFolder, layout: str | None = None) -> list[Path]:
-    """The files of weights that a name stands for, fetched if need be; layout chooses where there are both."""
+    """The files of weights that a name stands for, fetched if need be; layout chooses where both are."""
     return [folder.file] if folder.file is not None else folder.weights(layout)[1]
 
 
@@ -90,12 +92,12 @@ def read_checkpoint(
     source = f"checkpoint {folder.model}"
     whole = config
     if whole is None and folder.file is None:
-        whole = _read_config(folder, kind)
+        whole = _read_config(folder.get(CONFIG_FILE), kind)
     files = find_files(folder, layout) if files is None else files
     with open_tensors(files) as stored:
         tensors, layout = _known_names(stored, source)
         if whole is None:
-            whole = _config_of_file(folder, tensors, layout, kind, source)
+            whole = _config_of_file(files, tensors, layout, kind, source)
         if kind is None and isinstance(whole, Sam2VideoConfig) and not any(map(is_video_only, tensors)):
             whole = whole.image_config
         network, prefix = whole.part(kind or Sam2Config)
@@ -108,20 +110,22 @@ def read_checkpoint(
             _check_memory(memory, whole, layout, source)
         stripped = {name.removeprefix(prefix): header for name, header in image.items()}
         flat, flat_memory = (_to_flax(each, layout) for each in (stripped, memory))
-        dtype = _stored_type(flat | flat_memory) if dtype is None else np.dtype(dtype)
+        kept = _stored_type(flat | flat_memory)
+        dtype = kept if dtype is None else np.dtype(dtype)
         dtypes = dict.fromkeys(flat | flat_memory, dtype) | {FOURIER: np.dtype(np.float32)}
         return Checkpoint(
             read_numbers(flat, dtypes, source),
             read_numbers(flat_memory, dtypes, source),
             network if kind is not None else whole,
             dtype,
+            kept,
             layout,
         )
 
 
-def _read_config(folder: HubFolder, kind: type[BaseConfig] | None) -> BaseConfig:
+def _read_config(path: Path, kind: type[BaseConfig] | None) -> BaseConfig:
     last = _CHECKPOINTS.index(Sam2Config if kind is None else kind)
-    found: BaseConfig = read_config_of(folder.get(CONFIG_FILE), *_CHECKPOINTS[: last + 1])
+    found: BaseConfig = read_config_of(path, *_CHECKPOINTS[: last + 1])
     return found
 
 
@@ -136,7 +140,7 @@ def _known_names(stored: Headers, source: str) -> tuple[Headers, str]:
 
 
 def _config_of_file(
-    folder: HubFolder, tensors: Headers, layout: str, kind: type[BaseConfig] | None, source: str
+    files: list[Path], tensors: Headers, layout: str, kind: type[BaseConfig] | None, source: str
 ) -> BaseConfig:
     """The configuration of a single file: of its size, if that is a released one, or the one beside it.
 
@@ -144,17 +148,17 @@ def _config_of_file(
     first. What this package and transformers write has its configuration beside it.
     """
     shapes = names.shapes(tensors)
-    beside = folder.find(CONFIG_FILE)
-    if beside is not None and layout != "meta":
-        return _read_config(folder, kind)
+    beside = files[0].parent / CONFIG_FILE
+    if beside.is_file() and layout != "meta":
+        return _read_config(beside, kind)
     if not is_of_sam2(tensors):
         some = ", ".join(list(tensors)[:5])
-        raise ValueError(f"{source} has no tensors named as SAM 2's are; got {names.cut(some)}")
+        raise ValueError(f"{source} has no tensors named as SAM 2's are; got {cut(some)}")
     try:
         return detect_config(names.torch_shapes(shapes) if layout == "flax" else shapes)
     except ValueError as error:
-        if beside is not None:
-            return _read_config(folder, kind)
+        if beside.is_file():
+            return _read_config(beside, kind)
         raise ValueError(f"{source}: {error}") from error
 
 
@@ -184,7 +188,7 @@ def _check_memory(found: Headers, config: BaseConfig, layout: str, source: str) 
 
 
 def _to_flax(tensors: Headers, layout: str) -> dict[str, Header]:
-    return dict(tensors) if layout == "flax" else names.to_flax(tensors, Header.fetch_now)
+    return dict(tensors) if layout == "flax" else names.to_flax(tensors, lambda header: header.fetch())
 
 
 def _stored_type(headers: Mapping[str, Header]) -> np.dtype:

@@ -87,9 +87,11 @@ def _is_safetensors(path: Path) -> bool:
 
 @contextmanager
 def _open_safetensors(path: Path) -> Iterator[Headers]:
-    with _naming(path), safe_open(path, framework="np") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found = {
+    with ExitStack() as stack:
+        with _naming(path):
+            file = stack.enter_context(safe_open(path, framework="np"))
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        yield {
             name: Header(
                 tuple(part.get_shape()),
                 _FLOATS.get(part.get_dtype(), part.get_dtype()),
@@ -97,8 +99,6 @@ def _open_safetensors(path: Path) -> Iterator[Headers]:
             )
             for name, part in slices.items()
         }
-    # Left to the garbage collector, in whose hands the map of the file is in any case.
-    yield found
 
 
 def _fetch(path: Path, file: Any, name: str) -> np.ndarray:
@@ -185,7 +185,7 @@ def read_numbers(
         arrays[name] = array
     if broken:
         raise ValueError(
-            f"{source}: {len(broken)} of {len(headers)} tensors hold NaN or infinity, or numbers beyond "
-            f"{next(iter(dtypes.values()))}. Take an earlier checkpoint of that training\n{some_lines(broken)}"
+            f"{source}: {len(broken)} of {len(headers)} tensors hold NaN or infinity, or numbers too large "
+            f"for their type. Take an earlier checkpoint of that training\n{some_lines(broken)}"
         )
     return arrays

@@ -18,6 +18,11 @@ _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Real ones stay below 1 MB; a byte of pickle can cost a hundred of memory.
 _LARGEST_PICKLE = 2**24
 
+# Of whatever was saved: a model, its state dict, or a dictionary that has one of them in it.
+_SAVE_WEIGHTS = """  x = torch.load("old.pt", map_location="cpu", weights_only=False)
+  x = x.get("model", x.get("state_dict", x)) if isinstance(x, dict) else x
+  torch.save(x.state_dict() if hasattr(x, "state_dict") else x, "new.pt")"""
+
 
 class TorchFile:
     """A `.pt` file open for reading; use it in a `with` statement.
@@ -91,8 +96,7 @@ class TorchFile:
         except RefusedError as error:
             raise ValueError(
                 f"{self.path}: {error}. Nothing of the file was executed. Only if you trust its maker, for "
-                "this executes it, save its weights alone: "
-                "torch.save({'model': torch.load(file, weights_only=False)['model']}, new_file)"
+                f"this executes it, save its weights alone, with PyTorch:\n{_SAVE_WEIGHTS}"
             ) from error
         except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
             raise ValueError(
@@ -120,8 +124,8 @@ def _what_is_wrong(start: bytes) -> str:
         )
     if start.startswith(_LEGACY_MAGIC) or start[257:262] == b"ustar":
         return (
-            "is in PyTorch's legacy format of before version 1.6, which is not read here. Save it again with "
-            "a newer one: torch.save(torch.load(old_file, weights_only=True), new_file)"
+            "is in PyTorch's legacy format of before version 1.6, which is not read here. Save its weights "
+            f"with a newer one, if you trust its maker, for this may execute it:\n{_SAVE_WEIGHTS}"
         )
     return f"is not a PyTorch .pt file: expected a zip archive, got a file that begins with {start[:16]!r}"
 
@@ -144,7 +148,7 @@ def _check_entries(archive: zipfile.ZipFile, path: Path) -> str:
     size = archive.getinfo(f"{folders[0]}/data.pkl").file_size
     if size > _LARGEST_PICKLE:
         raise ValueError(
-            f"{path}: data.pkl must be at most {_LARGEST_PICKLE} bytes; got {size}. Save the weights alone: "
-            "torch.save({'model': model.state_dict()}, new_file)"
+            f"{path}: data.pkl must be at most {_LARGEST_PICKLE} bytes; got {size}. Save the weights alone, "
+            f"with PyTorch, if you trust its maker, for this executes it:\n{_SAVE_WEIGHTS}"
         )
     return folders[0]

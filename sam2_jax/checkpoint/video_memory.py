@@ -54,7 +54,10 @@ def _encoder(config: Sam2VideoConfig) -> Shapes:
     shapes: Shapes = {}
     channels = 1
     for i in range(config.mask_downsampler_layers):
-        layer, wider = f"memory_encoder.mask_downsampler.layers.{i}", channels * config.mask_downsampler_stride**2
+        layer, wider = (
+            f"memory_encoder.mask_downsampler.layers.{i}",
+            channels * config.mask_downsampler_stride**2,
+        )
         shapes |= _convolution(f"{layer}.conv", channels, wider, config.mask_downsampler_kernel_size)
         shapes |= _norm(f"{layer}.layer_norm", wider)
         channels = wider

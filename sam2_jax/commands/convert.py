@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam2_jax.checkpoint.conversion import Checkpoint, Source
+    from sam2_jax.checkpoint.conversion import Source
+    from sam2_jax.checkpoint.reading import Checkpoint
 
 Comparison = Callable[["Checkpoint", "Source", Path, str], str]
 """Compares a written checkpoint with another implementation and says what it found."""
@@ -42,9 +43,7 @@ def add_convert(commands: Any) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser of any name."""
-    parser.add_argument(
-        "source", metavar="SOURCE", help="Meta .pt file, or folder or hub id of the other layouts"
-    )
+    parser.add_argument("source", metavar="SOURCE", help="file (.pt, .safetensors), folder or hub id")
     parser.add_argument("target", metavar="TARGET_FOLDER", type=Path, help="folder to write; made if need be")
     parser.add_argument("--to", required=True, choices=_LAYOUTS, help="layout to write")
     parser.add_argument(
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type to write; default: bfloat16 if all of the source is, else float32 (exact for float16)",
     )
     parser.add_argument(
-        "--config", type=Path, help="config.json for a .pt file of no released size (those are recognised)"
+        "--config", type=Path, help="config.json for a single file of no released size (those are recognised)"
     )
     parser.add_argument(
         "--source-layout", choices=_LAYOUTS, help="what to read where SOURCE holds both layouts"
@@ -68,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(options: argparse.Namespace, compare: Comparison | None = None) -> None:
     """Run the command; compare is what --verify asks beside reloading."""
-    from sam2_jax.checkpoint.conversion import DTYPES, check, check_target, find, read, write
+    from sam2_jax.checkpoint.conversion import DTYPES, check_target, find, read, write
     from sam2_jax.checkpoint.hub import WEIGHT_FILES
     from sam2_jax.config import Sam2VideoConfig, read_config
 
@@ -77,12 +76,10 @@ def convert(options: argparse.Namespace, compare: Comparison | None = None) -> N
     with _step(f"finding {options.source}") as note:
         source = find(options.source, options.source_layout)
         check_target(options.target, options.to, source)
-        note(f"{len(source.files)} file{'s' if len(source.files) > 1 else ''} in {source.layout} layout")
-    with _step("reading and renaming") as note:
+        note(f"{len(source.files)} file{'s' if len(source.files) > 1 else ''}")
+    with _step("checking and reading") as note:
         checkpoint = read(source, dtype, config)
-        note(_size(checkpoint))
-    with _step("checking names and shapes") as note:
-        check(checkpoint, source)
+        note(f"{checkpoint.layout} layout, {_size(checkpoint)}")
         note(f"{len(checkpoint.image)} tensors of the image model, {len(checkpoint.memory)} of video memory")
     with _step(f"writing {options.target}"):
         write(checkpoint, source, options.target, options.to)

@@ -347,7 +347,7 @@ class Sam2Config(BaseConfig):
             if value != expected:
                 raise ValueError(
                     f"{name} must be {expected}, since prompt_encoder_config.image_size is "
-                    f"{self.image_size}; got {value}. Change all or none: Sam2Config(...).with_image_size(512)"
+                    f"{self.image_size}; got {value}. Change all or none: config.with_image_size(512)"
                 )
 
     @property

@@ -12,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES, HubFolder
 from sam2_jax.checkpoint.pretrained import PretrainedModel
+from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
 from sam2_jax.image.arguments import (
     bucket,
@@ -30,6 +31,7 @@ from sam2_jax.image.generation_options import GENERATION_FILE, read_generation_o
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
+from sam2_jax.json_files import to_json
 from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
@@ -43,6 +45,10 @@ _OBJECTS_PER_CALL = 64
 def _first_objects(tree: Any, objects: int) -> Any:
     """Drop padded objects: one small program for each number of objects, where slicing eagerly takes four."""
     return jax.tree.map(lambda x: x[:, :objects], tree)
+
+
+def _fits(processor: Sam2Processor, usual: Sam2ImageProcessor) -> bool:
+    return processor.image_processor.size == usual.size
 
 
 class _Call(NamedTuple):
@@ -76,27 +82,51 @@ class Sam2Model(PretrainedModel[Sam2Config]):
 
         dtype is the computing type, float32 or bfloat16; param_dtype that of random or loaded parameters.
         """
-        if padding not in PADDING_MODES:
-            raise ValueError(f"padding must be one of {PADDING_MODES}; got {padding!r}")
+        self._check_options({"padding": padding})
         self.padding = padding
         # The Fourier matrix, and the image-wide positions made of it.
         self._positions: tuple[jax.Array, jax.Array] | None = None
         super().__init__(config, params, dtype=dtype, param_dtype=param_dtype, seed=seed)
+
+    @classmethod
+    def _check_options(cls, options: Mapping[str, Any]) -> None:
+        padding = options.get("padding", "masked")
+        if padding not in PADDING_MODES:
+            raise ValueError(f"padding must be one of {PADDING_MODES}; got {shown(padding)}")
 
     def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2Model":
         """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
         config = self.config.with_image_size(image_size)
         resized = Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
         resized.generation_options = self.generation_options
+        resized._source = self._source
         return resized
 
     @cached_property
     def processor(self) -> Sam2Processor:
-        """The processor that lies beside the loaded weights; without any, the one for `config.image_size`."""
-        if self._source is not None:
-            model, options = self._source
-            return Sam2Processor.from_pretrained(model, **options)
-        return Sam2Processor(Sam2ImageProcessor.for_config(self.config))
+        """The processor that lies beside the loaded weights, or the usual one, for `config.image_size`."""
+        usual = Sam2ImageProcessor.for_config(self.config)
+        if self._source is None:
+            return Sam2Processor(usual)
+        model, options = self._source
+        found = Sam2Processor.from_pretrained(model, **options)
+        if found.image_processor.do_center_crop or _fits(found, usual):
+            return found
+        resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
+        return Sam2Processor(resized, point_pad_value=found.point_pad_value)
+
+    def _texts_beside(self, folder: Path) -> dict[str, str]:
+        """The processor, unless the folder has one for this model's image size: they are used together."""
+        usual = Sam2ImageProcessor.for_config(self.config)
+        try:
+            if any((folder / name).exists() for name in PROCESSOR_FILES):
+                there = Sam2Processor.from_pretrained(folder)
+                if there.image_processor.do_center_crop or _fits(there, usual):
+                    return {}
+            processor = self.processor
+        except ValueError:  # of a broken file, or of a hub that is gone: no reason to lose the weights
+            processor = Sam2Processor(usual)
+        return {PROCESSOR_FILE: to_json(processor.to_dict())}
 
     @cached_property
     def generation_options(self) -> dict[str, Any]:

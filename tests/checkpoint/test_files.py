@@ -102,7 +102,7 @@ def test_a_shard_outside_the_folder_is_refused(folder: Path, name: object) -> No
 def test_a_broken_index_is_named(folder: Path, text: str) -> None:
     shard(folder)
     (folder / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(ValueError, match="is not a safetensors index with a weight_map"):
+    with pytest.raises(ValueError, match="is not valid JSON|is not a safetensors index with a weight_map"):
         Sam2Model.from_pretrained(folder)
 
 
@@ -169,7 +169,7 @@ def test_quantised_weights_are_refused(folder: Path) -> None:
     tensors = tensors_of(folder)
     tensors["no_memory_embedding"] = np.zeros((1, 1, 32), np.int8)
     rewrite(folder, tensors)
-    with pytest.raises(ValueError, match="no_memory_embedding is I8; expected one of F64, F32, F16, BF16"):
+    with pytest.raises(ValueError, match="no_memory_embedding is I8; expected one of float64, float32"):
         Sam2Model.from_pretrained(folder)
 
 

@@ -240,4 +240,4 @@ def test_the_check_of_another_network_stays_readable() -> None:
     with pytest.raises(ValueError, match=r"100 of 100 tensors are missing") as error:
         names.check_names(expected, {}, "checkpoint x")
     *_, last = str(error.value).splitlines()
-    assert last.strip() == "... and 60 more"
+    assert last.strip() == "... and 80 more"
