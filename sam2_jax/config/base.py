@@ -95,16 +95,15 @@ class BaseConfig(ConfigInFiles):
             read_number(f"{type(self).__name__}.{name}", value, 0, most)
 
     def _require_sequence(
-        self, name: str, length: int | None = None, least: int = 1, most: int = LARGEST, fewest: int = 0
+        self, name: str, length: int | None = None, least: int = 1, most: int = LARGEST
     ) -> None:
         value = getattr(self, name)
         ok = (
             isinstance(value, tuple)
             and all(_is_whole(v) and v >= least for v in value)
             and (length is None or len(value) == length)
-            and len(value) >= fewest
         )
-        count = f"at least {fewest} " if fewest else "" if length is None else f"{length} "
+        count = "" if length is None else f"{length} "
         self._require(ok, name, f"a sequence of {count}integers, each at least {least}")
         self._require(all(v <= most for v in value), name, f"integers of at most {most}")
 

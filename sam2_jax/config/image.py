@@ -109,9 +109,9 @@ class Sam2HieraDetConfig(BaseConfig):
         self._require_pair("patch_padding", least=0, most=_LARGEST_PATCH)
         name = "window_positional_embedding_background_size"
         self._require_sequence(name, 2, most=_LARGEST_WINDOW)
-        self._require_sequence("blocks_per_stage", fewest=1, most=MOST_LAYERS)
+        self._require_sequence("blocks_per_stage", most=MOST_LAYERS)
         stages = len(self.blocks_per_stage)
-        self._require(stages <= _MOST_STAGES, "blocks_per_stage", f"of at most {_MOST_STAGES} stages")
+        self._require(1 <= stages <= _MOST_STAGES, "blocks_per_stage", f"of 1 to {_MOST_STAGES} stages")
         for name in ("embed_dim_per_stage", "num_attention_heads_per_stage"):
             self._require_sequence(name, stages)
         self._require_sequence("window_size_per_stage", stages, most=_LARGEST_WINDOW)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
