@@ -19,11 +19,13 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from sam2_jax.checks import closest, shown
 from sam2_jax.json_files import read_json
@@ -105,7 +107,7 @@ class HubFolder:
                 )
             self.file = path if kind == "file" else None
             self._path = path.parent if kind == "file" else path / self._subfolder
-        elif not _REPOSITORY.match(str(model)) or path.suffix in _SINGLE_FILES:
+        elif not _is_repository(str(model)) or path.suffix in _SINGLE_FILES:
             raise ValueError(_no_such_model(str(model)))
 
     def find(self, name: str) -> Path | None:
@@ -255,6 +257,15 @@ def _kind(path: Path) -> str:
         raise ValueError(f"model {shown(str(path))} cannot be a folder: {shown(reason)}") from error
 
 
+def _is_repository(model: str) -> bool:
+    """Whether the hub could have a repository of this name."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return _REPOSITORY.match(model) is not None
+
+
 def _no_such_model(model: str) -> str:
     if Path(model).suffix in _SINGLE_FILES:
         return f"model {shown(model)} does not exist; check the path"
@@ -267,7 +278,7 @@ def _no_such_model(model: str) -> str:
 def _meant(model: str) -> str:
     """The name that was meant, if one is close."""
     close = closest(model, [EMBEDDED, *RELEASED_MODELS])
-    return f": did you mean {close}?" if close and close != model else ""
+    return f" (did you mean {close}?)" if close and close != model else ""
 
 
 def _known() -> str:

@@ -101,6 +101,7 @@ def read_checkpoint(
         if kind is None and isinstance(whole, Sam2VideoConfig) and not any(map(is_video_only, tensors)):
             whole = whole.image_config
         network, prefix = whole.part(kind or Sam2Config)
+        prefix = prefix or _prefix_in(tensors, kind)
         memory = {name: header for name, header in tensors.items() if is_video_only(name)}
         image = {n: h for n, h in tensors.items() if n not in memory and n.startswith(prefix)}
         memory = {} if kind is not None else memory
@@ -160,6 +161,15 @@ def _config_of_file(
         if beside.is_file():
             return _read_config(beside, kind)
         raise ValueError(f"{source}: {error}") from error
+
+
+def _prefix_in(tensors: Headers, kind: type[BaseConfig] | None) -> str:
+    """Where the names of a part's tensors begin, if the file holds a larger network than its configuration."""
+    parts: dict[type[BaseConfig] | None, tuple[str, ...]] = {
+        Sam2VisionConfig: ("vision_encoder.",),
+        Sam2HieraDetConfig: ("vision_encoder.backbone.", "backbone."),
+    }
+    return next((p for p in parts.get(kind, ()) if any(name.startswith(p) for name in tensors)), "")
 
 
 def _check_shapes(found: Headers, expected: Shapes, layout: str, prefix: str, source: str) -> None:
