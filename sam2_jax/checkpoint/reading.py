@@ -164,7 +164,7 @@ def _config_of_file(
 
 
 def _prefix_in(tensors: Headers, kind: type[BaseConfig] | None) -> str:
-    """Where the names of a part's tensors begin, if the file holds a larger network than its configuration."""
+    """Where the names of a part's tensors begin, if the file holds more than its configuration says."""
     parts: dict[type[BaseConfig] | None, tuple[str, ...]] = {
         Sam2VisionConfig: ("vision_encoder.",),
         Sam2HieraDetConfig: ("vision_encoder.backbone.", "backbone."),
