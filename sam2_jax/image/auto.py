@@ -9,6 +9,7 @@ from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
 from sam2_jax.json_files import read_json_object
+from sam2_jax.processing.files import TRANSFORMERS_NAME, take_source
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
 
@@ -35,9 +36,9 @@ class _Auto:
         raise ValueError(f"{name} has no objects of its own: {name}.from_pretrained chooses a class")
 
     @classmethod
-    def _type_of(cls, model: str | Path, options: dict[str, Any]) -> str:
+    def _type_of(cls, model: str | Path, where: dict[str, Any]) -> str:
         """The model_type of a hub id or folder, if it is one of this class's."""
-        folder = HubFolder(model, **{name: options[name] for name in HUB_OPTIONS if name in options})
+        folder = HubFolder(model, **where)
         if folder.file is not None and not (folder.file.parent / "config.json").is_file():
             return "sam2_video"  # a file of Meta's, which holds all
         path = folder.get("config.json")
@@ -57,15 +58,16 @@ class AutoConfig(_Auto):
     """The configuration of a checkpoint."""
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
+    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Any:
         """Read the configuration of a hub id or folder, of the class that its model_type names.
 
         options: revision, subfolder, token, cache_dir, local_files_only and force_download. Raises ValueError
         if it cannot be found or is of another model.
         """
-        check_options(options, HUB_OPTIONS, "AutoConfig.from_pretrained")
-        kind = _CONFIGS[cls._type_of(model, options)]
-        return kind.from_dict(read_json_object(HubFolder(model, **options).get("config.json")))
+        check_options(options, (*HUB_OPTIONS, TRANSFORMERS_NAME), "AutoConfig.from_pretrained")
+        model, where = take_source(model, options)
+        kind = _CONFIGS[cls._type_of(model, where)]
+        return kind.from_dict(read_json_object(HubFolder(model, **where).get("config.json")))
 
     @classmethod
     def for_model(cls, model_type: str, **fields: Any) -> Any:
@@ -84,12 +86,13 @@ class AutoModel(_Auto):
     types = _MODELS
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
-        """Load the model of a hub id or folder; options as of its class's `from_pretrained`.
+    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Any:
+        """Load the model of a hub id or folder; arguments as of its class's `from_pretrained`.
 
         Raises ValueError if it cannot be loaded or is of another kind.
         """
-        return cls.types[cls._type_of(model, options)].from_pretrained(model, **options)
+        model, where = take_source(model, options)
+        return cls.types[cls._type_of(model, where)].from_pretrained(model, **where, **options)
 
     @classmethod
     def from_config(cls, config: Any, **options: Any) -> Any:
@@ -113,13 +116,16 @@ class AutoProcessor(_Auto):
     kind: ClassVar[Any] = Sam2Processor
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **options: Any) -> Any:
-        """Read the processor of a hub id or folder; options as of its class's `from_pretrained`.
+    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Any:
+        """Read the processor of a hub id or folder; arguments as of its class's `from_pretrained`.
 
         Raises ValueError if it cannot be found or is of another kind of model.
         """
-        cls._type_of(model, options)
-        return cls.kind.from_pretrained(model, **options)
+        processor = cls.kind.from_pretrained(model, **options)  # which checks its options first
+        model, where = take_source(model, options)
+        if HubFolder(model, **where).find("config.json"):
+            cls._type_of(model, where)
+        return processor
 
 
 class AutoImageProcessor(AutoProcessor):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 
 from sam2_jax import Sam2Processor
@@ -65,6 +66,24 @@ def masks(run: Callable[[Any, list[Any]], Any]) -> Callable[[Any, dict[str, Any]
     logits[:, 0, :, 2:, 2:] = 4
     logits[:, 1, 0, 2, 2] = -1  # a hole of one pixel
     return lambda processor, tensors: run(processor, list(logits.copy()))
+
+
+def chosen(**thresholds: float) -> Callable[[Any, dict[str, Any]], Any]:
+    """How many of two equal masks, found by themselves, are left at these thresholds."""
+
+    def call(processor: Any, _: dict[str, Any]) -> int:
+        logits = np.full((1, 2, 30, 30), -8, np.float32)
+        logits[..., 8:20, 8:20] = 8
+        scores = np.array([[0.9, 0.95]], np.float32)
+        arrays = (
+            (logits, scores) if processor is OURS else (torch.from_numpy(logits), torch.from_numpy(scores))
+        )
+        given = dict(thresholds)
+        suppression = given.pop("crops_nms_thresh", 0.7)
+        found = processor.image_processor.filter_masks(*arrays, (30, 30), (0, 0, 30, 30), **given)
+        return len(processor.image_processor.post_process_for_mask_generation(*found, suppression)[0])
+
+    return call
 
 
 def was_replaced(processor: Any, logits: list[np.ndarray]) -> bool:
@@ -326,6 +345,20 @@ TABLE = [
         1,
         "ValueError",
         "the reference drops the other images",
+    ),
+    Difference(
+        "a predicted IoU asked for in per cent",
+        chosen(pred_iou_thresh=80),
+        0,
+        "ValueError",
+        "no mask can have it: minutes of work for nothing",
+    ),
+    Difference(
+        "boxes that may overlap by more than wholly",
+        chosen(crops_nms_thresh=1.5),
+        2,
+        "ValueError",
+        "it turns suppression off; 1 does so in plain words",
     ),
     Difference(
         "non-overlapping objects with a threshold below -10",
