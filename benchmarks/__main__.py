@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.common import RESULTS, write_section
 
 UNMEASURED = (
-    "## GPU\n\nNot measured: no GPU was at hand. `python benchmarks/image.py --device cuda --write` adds the "
-    "table, torch there in fp32, bf16 and fp16, eager and compiled."
+    "## GPU\n\nSpeed on a GPU has not been measured yet. `python benchmarks/image.py --device cuda --write` "
+    "adds the table, torch there in fp32, bf16 and fp16, eager and compiled."
 )
 
 
