@@ -17,7 +17,7 @@ from PIL import Image
 from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Processor, released_config
 from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE
 from sam2_jax.checkpoint.hub import HubFolder
-from sam2_jax.checkpoint.pretrained import parameter_shapes
+from sam2_jax.checkpoint.parameters import parameter_shapes
 from sam2_jax.commands import build_parser, main
 from sam2_jax.config import read_config
 from sam2_jax.image.arguments import check_pixels
@@ -54,13 +54,14 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert [x for x in links if "://" not in x and not (page.parent / x).exists()] == []
 
 
-def test_the_map_has_every_room() -> None:
-    rooms = {path.name for path in (ROOT / "sam2_jax").iterdir() if path.name != "__pycache__"}
-    entries = re.findall(r"^\| (`.*?) \|", CONTRIBUTING, re.MULTILINE)
-    mapped = {
-        code.removeprefix("sam2_jax/").rstrip("/") for row in entries for code in re.findall(r"`(.+?)`", row)
-    }
-    assert rooms <= mapped
+def test_the_map_has_every_file() -> None:
+    """A room's row names its files; rooms of one file stand by the file's name."""
+    rows = [re.findall(r"`([\w./-]+)`", row) for row in re.findall(r"^\| `.*$", CONTRIBUTING, re.MULTILINE)]
+    mapped = {name.removeprefix("sam2_jax/") for names in rows for name in names}
+    mapped |= {f"{names[0]}{name}" for names in rows for name in names[1:] if names[0].endswith("/")}
+    files = {path.relative_to(ROOT / "sam2_jax") for path in (ROOT / "sam2_jax").rglob("*.py")}
+    there = {path.name if len(path.parts) == 1 else f"{path.parts[0]}/{path.stem}" for path in files}
+    assert {name for name in there if not name.endswith("/__init__")} <= mapped
 
 
 def test_it_can_be_read_in_one_go() -> None:
