@@ -115,11 +115,18 @@ def pixels_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile without LLVM's optimisations, in about half the time: for tests of how small networks behave.
+    """Compile without optimisations, in a third of the time: for tests of how small networks behave.
 
     Real weights are left to be compiled as users do.
     """
     with compiling_quickly("reference_dir" not in request.fixturenames):
+        yield
+
+
+@pytest.fixture
+def quick_compilation_to_the_bit() -> Iterator[None]:
+    """The same where different programs are compared to the bit."""
+    with compiling_quickly(newer_generator=True):
         yield
 
 

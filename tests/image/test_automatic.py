@@ -48,7 +48,7 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
 # --- the shortcuts
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("quick_compilation_to_the_bit")
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_masks_of_low_score_are_left_out_and_nothing_else_changes(
     one_by_one: bool, monkeypatch: pytest.MonkeyPatch
