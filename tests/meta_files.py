@@ -3,7 +3,7 @@
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,17 +75,28 @@ def write_archive(
     return path
 
 
-def write_meta(path: Path, tensors: Mapping[str, np.ndarray], **beside: bytes) -> Path:
-    """Write {"model": tensors, ...} as torch.save does."""
+def write_meta(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    keys: Sequence[str] = ("model",),
+    whole: bool = True,
+    **beside: bytes,
+) -> Path:
+    """Write {"model": tensors, ...} as torch.save does; keys is the way to them, whole with their numbers."""
     pickled, storages = {}, {}
     for key, (name, tensor) in enumerate(tensors.items()):
-        strides = tuple(stride // tensor.itemsize for stride in np.empty(tensor.shape, tensor.dtype).strides)
+        strides = [int(np.prod(tensor.shape[axis + 1 :])) for axis in range(tensor.ndim)]
         kind = STORAGES[tensor.dtype.name]
         pickled[name] = stored_tensor(
-            str(key), kind, tensor.size, 0, integers(tensor.shape), integers(strides)
+            str(key), kind, tensor.size, 0, integers(tensor.shape), integers(tuple(strides))
         )
-        storages[str(key)] = tensor.tobytes()
-    return write_archive(path, dictionary({"model": dictionary(pickled), **beside}), storages)
+        if whole:
+            storages[str(key)] = tensor.tobytes()
+    contents = dictionary(pickled)
+    for key_of in reversed(keys):
+        contents = dictionary({key_of: contents, **beside})
+    return write_archive(path, contents, storages)
 
 
 FOURIER = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"

@@ -101,7 +101,7 @@ def read_checkpoint(
         if kind is None and isinstance(whole, Sam2VideoConfig) and not any(map(is_video_only, tensors)):
             whole = whole.image_config
         network, prefix = whole.part(kind or Sam2Config)
-        prefix = prefix or _prefix_in(tensors, kind)
+        prefix = _prefix_in(tensors, kind) or prefix
         memory = {name: header for name, header in tensors.items() if is_video_only(name)}
         image = {n: h for n, h in tensors.items() if n not in memory and n.startswith(prefix)}
         memory = {} if kind is not None else memory
@@ -164,7 +164,7 @@ def _config_of_file(
 
 
 def _prefix_in(tensors: Headers, kind: type[BaseConfig] | None) -> str:
-    """Where the names of a part's tensors begin, if the file holds more than its configuration says."""
+    """Where the names of a part's tensors begin in a file, which may hold more than its part."""
     parts: dict[type[BaseConfig] | None, tuple[str, ...]] = {
         Sam2VisionConfig: ("vision_encoder.",),
         Sam2HieraDetConfig: ("vision_encoder.backbone.", "backbone."),

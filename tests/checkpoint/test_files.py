@@ -2,7 +2,9 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_models import random_tensors, small_config
 
-from sam2_jax import Sam2Model, Sam2VideoConfig
+from sam2_jax import (
+    Sam2Config,
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2Processor,
+    Sam2VideoConfig,
+    Sam2VisionModel,
+)
 from sam2_jax.atomic import write_together
-from sam2_jax.checkpoint import names
+from sam2_jax.checkpoint import hub, names
 
 
 @pytest.fixture
@@ -173,6 +182,59 @@ def test_quantised_weights_are_refused(folder: Path) -> None:
         Sam2Model.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_numbers_are_refused(folder: Path, number: float) -> None:
+    tensors = tensors_of(folder)
+    for name in ("no_memory_embedding", "mask_decoder.conv_s0.bias"):
+        tensors[name] = tensors[name].copy()
+        tensors[name].flat[-1] = number
+    rewrite(folder, tensors)
+    with pytest.raises(ValueError, match="2 of [0-9]+ tensors hold NaN or infinity") as error:
+        Sam2Model.from_pretrained(folder)
+    assert "no_memory_embedding" in str(error.value)
+    assert "mask_decoder.conv_s0.bias" in str(error.value)
+
+
+def test_numbers_too_large_for_float32_are_refused(folder: Path) -> None:
+    tensors = {name: tensor.astype(np.float64) for name, tensor in tensors_of(folder).items()}
+    tensors["no_memory_embedding"][...] = 1e300
+    rewrite(folder, tensors)
+    with pytest.raises(ValueError, match="numbers too large for their type"):
+        Sam2Model.from_pretrained(folder)
+
+
+def write_header(path: Path, tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> None:
+    """A safetensors file of these names, types, shapes and bytes, whose numbers are a hole in the file."""
+    header, start = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + start)
+
+
+def test_a_tensor_of_an_unknown_name_is_refused_unread(folder: Path) -> None:
+    """In a file of 8 GB, of which nothing is on the disk."""
+    known = {name: ("F32", t.shape, 4 * t.size) for name, t in tensors_of(folder).items()}
+    write_header(folder / "model.safetensors", known | {"extra": ("F32", (2**31,), 2**33)})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"1 of [0-9]+ tensors(.|\n)*extra +- +\(2147483648,\)"):
+        Sam2Model.from_pretrained(folder)
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+
+
+def test_a_type_of_the_same_size_is_refused(folder: Path) -> None:
+    """Complex numbers in place of two real ones each: no other numbers are read silently."""
+    known = {name: ("F32", t.shape, 4 * t.size) for name, t in tensors_of(folder).items()}
+    known["no_memory_embedding"] = ("C64", (1, 1, 16), 128)
+    write_header(folder / "model.safetensors", known)
+    with pytest.raises(ValueError, match="no_memory_embedding is C64; expected one of float64"):
+        Sam2Model.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("keep", [0, 4, 200, 100_000])
 def test_truncated_weights_are_named(folder: Path, keep: int) -> None:
     path = folder / "model.safetensors"
@@ -226,3 +288,94 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_together({tmp_path / "new": lambda path: path.write_text("x")})
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "mask"}, "padding must be one of"),
+        ({"paddings": "masked"}, r"'paddings' of Sam2Model\.from_pretrained: did you mean padding"),
+        ({"revison": "v1"}, "did you mean revision"),
+        ({"device_maps": "auto"}, "did you mean device_map"),
+        ({"quantization_config": {}}, "unknown option 'quantization_config'.*there are"),
+        ({"dtype": "float16"}, "dtype must be float32 or bfloat16; got 'float16'"),
+        ({"param_dtype": "auto"}, "param_dtype must be float32 or bfloat16"),
+        ({"dtype": "auto", "torch_dtype": "auto"}, "dtype and torch_dtype are one thing"),
+        ({"layout": "tf"}, "layout must be one of"),
+        ({"config": 3}, "config must be a Sam2Config, or a folder"),
+    ],
+)
+def test_options_are_checked_before_anything_is_asked_of_the_hub(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: Any, **__: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
+    with pytest.raises(ValueError, match=message):
+        Sam2Model.from_pretrained("facebook/sam2.1-hiera-tiny", **options)
+
+
+def test_unknown_options_name_the_class_that_was_called() -> None:
+    with pytest.raises(ValueError, match=r"unknown option 'foo' of Sam2VisionModel\.from_pretrained"):
+        Sam2VisionModel.from_pretrained("facebook/sam2.1-hiera-tiny", foo=1)
+
+
+def test_arguments_of_transformers_are_taken(folder: Path, small_model: Sam2Model) -> None:
+    loaded = Sam2Model.from_pretrained(
+        pretrained_model_name_or_path=folder,
+        torch_dtype="bfloat16",
+        device_map="auto",
+        attn_implementation="sdpa",
+        low_cpu_mem_usage=True,
+        use_safetensors=None,
+        trust_remote_code=False,
+        padding="transformers",
+    )
+    assert loaded.module.dtype == jnp.bfloat16
+    assert loaded.padding == "transformers"
+    assert Sam2Model.from_pretrained(folder, dtype="auto").module.dtype == jnp.float32
+    assert Sam2Model.from_pretrained(folder, dtype=None).module.dtype == jnp.float32
+    for twice in ({"model": folder, "pretrained_model_name_or_path": folder}, {}):
+        with pytest.raises(ValueError, match="model"):
+            Sam2Model.from_pretrained(**twice)
+    fourier = {names.FOURIER, names.FOURIER_COPY}
+    half = {n: t if n in fourier else t.astype(jnp.bfloat16) for n, t in tensors_of(folder).items()}
+    rewrite(folder, half)
+    assert Sam2Model.from_pretrained(folder, dtype="auto").module.dtype == jnp.bfloat16
+
+
+def test_a_configuration_given_replaces_the_folders(folder: Path, small_model: Sam2Model) -> None:
+    (folder / "config.json").unlink()
+    config = small_model.config.with_image_size(64)
+    assert Sam2Model.from_pretrained(folder, config=config).config == config
+    config.save_pretrained(folder.parent / "other")
+    assert Sam2Model.from_pretrained(folder, config=folder.parent / "other").processor.target_size == 64
+    with pytest.raises(ValueError, match="does not fit the configured network"):
+        Sam2Model.from_pretrained(folder, config=Sam2Config())
+
+
+def test_a_model_of_another_size_is_saved_with_a_processor_that_fits(
+    folder: Path, small_model: Sam2Model
+) -> None:
+    own = Sam2Processor(Sam2ImageProcessor(size=128, image_mean=(0.1, 0.2, 0.3)), point_pad_value=-20)
+    own.save_pretrained(folder)
+    resized = Sam2Model.from_pretrained(folder).with_image_size(64)
+    for target in (folder.parent / "new", folder):  # into the folder with the old processor too
+        resized.save_pretrained(target, layout="transformers")
+        for processor in (Sam2Processor.from_pretrained(target), Sam2Model.from_pretrained(target).processor):
+            assert processor.target_size == 64
+            assert processor.image_processor.mask_size == {"height": 16, "width": 16}
+            assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+            assert processor.point_pad_value == -20
+    # An older processor beside a newer configuration: the model's own fits.
+    own.save_pretrained(folder)
+    assert Sam2Processor.from_pretrained(folder).target_size == 128
+    assert Sam2Model.from_pretrained(folder).processor.target_size == 64
+
+
+def test_a_processor_that_fits_is_left_as_it_is(folder: Path, small_model: Sam2Model) -> None:
+    Sam2Processor(Sam2ImageProcessor(size=128, image_mean=(0.1, 0.2, 0.3))).save_pretrained(folder)
+    before = (folder / "processor_config.json").read_bytes()
+    small_model.save_pretrained(folder, layout="transformers")
+    assert (folder / "processor_config.json").read_bytes() == before
