@@ -135,11 +135,27 @@ class PretrainedModel(Generic[Config]):
         return loaded
 
     @classmethod
+    def loading_options(cls) -> list[str]:
+        """Names of the arguments of `from_pretrained`, but for the model."""
+        return sorted(
+            {*cls._own_options(), *HUB_OPTIONS, *_IGNORED, "config", "dtype", "torch_dtype", "layout"}
+        )
+
+    @classmethod
+    def check_loading(cls, **options: Any) -> None:
+        """Raise ValueError for arguments of `from_pretrained`, but the model, that cannot be meant."""
+        dtype = _one_of("dtype", options.pop("dtype", None), "torch_dtype", options, jnp.float32)
+        usual = {"param_dtype": jnp.float32, "layout": None}
+        cls._check_loading(options, dtype, **{name: options.pop(name, x) for name, x in usual.items()})
+
+    @classmethod
+    def _own_options(cls) -> set[str]:
+        return set(inspect.signature(cls.__init__).parameters) - {"self", "params"}
+
+    @classmethod
     def _check_loading(cls, options: Mapping[str, Any], dtype: Any, param_dtype: Any, layout: Any) -> None:
-        """Raise ValueError for arguments of `from_pretrained` that cannot be meant."""
-        of_class: set[str] = set(inspect.signature(cls.__init__).parameters) - {"self", "params"}
-        known = {*of_class, *HUB_OPTIONS, *_IGNORED, "dtype", "torch_dtype", "layout"}
-        check_options(options, sorted(known), f"{cls.__name__}.from_pretrained")
+        of_class = cls._own_options()
+        check_options(options, cls.loading_options(), f"{cls.__name__}.from_pretrained")
         if not (isinstance(dtype, str) and dtype == "auto"):
             _check_dtype("dtype", dtype)
         _check_dtype("param_dtype", param_dtype)

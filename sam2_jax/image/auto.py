@@ -92,6 +92,7 @@ class AutoModel(_Auto):
         Raises ValueError if it cannot be loaded or is of another kind.
         """
         model, where = take_source(model, options)
+        Sam2Model.check_loading(**where, **options)
         return cls.types[cls._type_of(model, where)].from_pretrained(model, **where, **options)
 
     @classmethod

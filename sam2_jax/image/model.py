@@ -117,6 +117,13 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         return Sam2Processor(resized, point_pad_value=found.point_pad_value)
 
     def _texts_beside(self, folder: Path) -> dict[str, str]:
+        """The processor, and what the model brings along for masks, in place of what another one brought."""
+        texts = self._processor_beside(folder)
+        if self.generation_options or (folder / GENERATION_FILE).exists():
+            texts[GENERATION_FILE] = to_json(self.generation_options)
+        return texts
+
+    def _processor_beside(self, folder: Path) -> dict[str, str]:
         """The processor, unless the folder has one for this model's image size: they are used together."""
         usual = Sam2ImageProcessor.for_config(self.config)
         try:

@@ -34,7 +34,6 @@ _OUTPUTS = ("output_rle_mask", "output_bboxes_mask")
 # Of transformers, without a meaning here: photos are read where they lie and found in one after the other.
 _WITHOUT_MEANING = ("timeout", "num_workers", "batch_size")
 _CALL_OPTIONS = (*_OUTPUTS, *_NAMES, *OPTION_NAMES, *_WITHOUT_MEANING)
-_LOADING = ("revision", "cache_dir", "local_files_only", "token", "subfolder", "dtype", "torch_dtype")
 
 
 def pipeline(
@@ -64,13 +63,14 @@ def pipeline(
         raise ValueError(f'task must be "{TASK}"; got {shown(task)}')
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
         raise ValueError(f"model_kwargs must be a dictionary or None; got {shown(model_kwargs)}")
-    loading = {name: options.pop(name) for name in _LOADING if name in options}
+    known = Sam2Model.loading_options()
+    loading = {name: options.pop(name) for name in known if name in options}
     if twice := sorted(loading.keys() & (model_kwargs or {}).keys()):
         raise ValueError(f"{twice[0]} is given twice, by itself and in model_kwargs: give it once")
     loading |= model_kwargs or {}
     loading = {name: value for name, value in loading.items() if value is not None}
-    check_options(options, (*_CALL_OPTIONS, *_LOADING), "the mask-generation pipeline")
-    check_options(loading, _LOADING, "a model's loading")
+    check_options(options, (*_CALL_OPTIONS, *known), "the mask-generation pipeline")
+    Sam2Model.check_loading(**loading)
     _read_options(options)
     prepared = _read_processor(processor, image_processor)
     if isinstance(model, Sam2Model):
@@ -79,7 +79,7 @@ def pipeline(
                 f"{next(iter(loading))} is for a model that is loaded by name; this one is loaded"
             )
     else:
-        model = Sam2Model.from_pretrained(DEFAULT_MODEL if model is None else model, **_named(loading))
+        model = Sam2Model.from_pretrained(DEFAULT_MODEL if model is None else model, **loading)
     return MaskGenerationPipeline(model, prepared, **options)
 
 
@@ -134,13 +134,6 @@ class MaskGenerationPipeline:
         if _is_stream(photos):
             return _stream(generator, photos, outputs)
         return _find(generator, photos, outputs)
-
-
-def _named(loading: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of loading with torch_dtype, an older name, as dtype."""
-    if {"dtype", "torch_dtype"} <= loading.keys():
-        raise ValueError("dtype and torch_dtype are two names of one option: give one of them")
-    return {"dtype" if name == "torch_dtype" else name: value for name, value in loading.items()}
 
 
 def _read_processor(processor: Any, image_processor: Any) -> Sam2Processor | None:

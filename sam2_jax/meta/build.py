@@ -13,7 +13,6 @@ from sam2_jax.image.model import Sam2Model
 _SIZES = {"t": "tiny", "s": "small", "b+": "base-plus", "l": "large"}
 _CONFIG_FILE = re.compile(r"sam2(\.1)?_hiera_(t|s|b\+|l)(\.yaml)?$")
 _BUILDING = ("device", "mode", "hydra_overrides_extra", "apply_postprocessing")
-_LOADING = ("revision", "cache_dir", "local_files_only", "token", "dtype", "param_dtype", "padding")
 
 
 def build_sam2(
@@ -41,7 +40,7 @@ def build_sam2(
             "configuration, Sam2Model(dataclasses.replace(model.config, ...), model.params)"
         )
     apply_postprocessing = read_flag("apply_postprocessing", apply_postprocessing)
-    check_options(options, _LOADING, "a model's loading")
+    Sam2Model.check_loading(**options)
     expected = None if config_file is None else released_config(_released_name(config_file))
     if ckpt_path is not None:
         model = Sam2Model.from_pretrained(ckpt_path, **options)
@@ -82,6 +81,6 @@ def _without_postprocessing(model: Sam2Model) -> Sam2Model:
 
 def split_options(options: dict[str, Any], own: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `build_sam2` and those of a class's own; ValueError for a name that neither has."""
-    check_options(options, (*own, *_BUILDING, *_LOADING), "from_pretrained")
+    check_options(options, (*own, *_BUILDING, *Sam2Model.loading_options()), "from_pretrained")
     building = {name: value for name, value in options.items() if name not in own}
     return building, {name: value for name, value in options.items() if name in own}

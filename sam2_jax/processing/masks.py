@@ -53,6 +53,8 @@ def window_above(logits: np.ndarray, level: float, height: int, width: int) -> W
             return None
         first, second, _ = _bilinear(len(logits[0]) if axis == 0 else len(logits), size)
         start, stop = np.searchsorted(second, inside[0]), np.searchsorted(first, inside[-1], side="right")
+        if start >= stop:  # a picture so small that no pixel of it is near
+            return None
         window.append(slice(int(start), int(stop)))
     return window[0], window[1]
 

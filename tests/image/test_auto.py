@@ -100,6 +100,10 @@ def test_what_cannot_be_meant_is_refused(folder: Path) -> None:
         AutoConfig.from_pretrained(folder, revison="main")
     with pytest.raises(ValueError, match="model must be given, once"):
         AutoModel.from_pretrained()
+    with pytest.raises(ValueError, match="did you mean dtype?"):
+        AutoModel.from_pretrained("no/such-model-is-asked-for", dtyp="bfloat16")
+    with pytest.raises(ValueError, match="dtype must be float32 or bfloat16"):
+        AutoModel.from_pretrained("no/such-model-is-asked-for", torch_dtype="int8")
     with pytest.raises(ValueError, match="did you mean do_resize?"):
         AutoProcessor.from_pretrained("no/such-model-is-asked-for", do_resiz=False)
     with pytest.raises(ValueError, match="unknown model_type 'sam': did you mean sam2?"):

@@ -376,6 +376,10 @@ def test_a_model_brings_its_own_defaults(model: Sam2Model, tmp_path: Path) -> No
     assert AutomaticMaskGenerator(loaded, "meta").options == MaskGenerationOptions()
     resized = loaded.with_image_size(64)
     assert AutomaticMaskGenerator(resized).options.pred_iou_thresh == 0.3
+    loaded.save_pretrained(tmp_path / "again")
+    assert Sam2Model.from_pretrained(tmp_path / "again").generation_options == brought
+    model.save_pretrained(tmp_path / "again")  # in place of a model that brought something
+    assert Sam2Model.from_pretrained(tmp_path / "again").generation_options == {}
     (tmp_path / "mask_generation.json").write_text('{"pred_iou_tresh": 0.3}')
     with pytest.raises(ValueError, match="mask_generation.json: .* did you mean pred_iou_thresh?"):
         AutomaticMaskGenerator(Sam2Model.from_pretrained(tmp_path))

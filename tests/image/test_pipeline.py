@@ -199,7 +199,8 @@ def test_it_is_made_in_all_of_transformers_ways(model: Sam2Model, tmp_path: Path
         ({"crops_n_layers": -1}, "crops_n_layers must be a whole number from 0 to 8; got -1"),
         ({"pred_iou_thresh": 88}, "pred_iou_thresh must be a number of at most 1; got 88"),
         ({"output_rle_mask": "yes"}, "output_rle_mask must be True or False; got 'yes'"),
-        ({"dtype": "bfloat16", "torch_dtype": "bfloat16"}, "dtype"),
+        ({"dtype": "bfloat16", "torch_dtype": "bfloat16"}, "dtype and torch_dtype are one thing; give one"),
+        ({"dtype": "int8"}, "dtype must be float32 or bfloat16"),
         ({"dtype": "bfloat16", "model_kwargs": {"dtype": "float32"}}, "dtype is given twice"),
         ({"model_kwargs": 3}, "model_kwargs must be a dictionary or None; got 3"),
         (
