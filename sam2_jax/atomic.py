@@ -17,16 +17,16 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     target = Path()
     try:
         for target, write in writers.items():
-            if target.is_dir():
-                raise IsADirectoryError("it is a folder")
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():  # raises for names that no file can have
+                raise IsADirectoryError("it is a folder")
             aside[target] = _temporary(target, target.parent)
             write(aside[target])
             with aside[target].open("rb+") as file:
                 os.fsync(file.fileno())
             aside[target].chmod(0o666 & ~_umask())  # mkstemp makes it private
-        for target, path in aside.items():
-            path.replace(target)
+        for target in aside:
+            aside[target].replace(target)
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:

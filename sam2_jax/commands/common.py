@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
 from sam2_jax.checks import read_number, read_whole, shown
+from sam2_jax.processing.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
@@ -34,6 +35,17 @@ def add_model(command: argparse.ArgumentParser, *, dtype: str = "computing type 
     command.add_argument("--dtype", choices=DTYPES, default="float32", help=dtype)
 
 
+def add_max_pixels(command: argparse.ArgumentParser) -> None:
+    """How large photos may be."""
+    command.add_argument(
+        "--max-pixels",
+        type=whole,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse photos of more pixels, which take memory and time (default: %(default)s)",
+    )
+
+
 def add_quiet(command: argparse.ArgumentParser) -> None:
     """Silence: see `main`."""
     command.add_argument("--quiet", action="store_true", help="say only what goes wrong or is worth a note")
@@ -43,6 +55,8 @@ def check_model(arguments: argparse.Namespace) -> None:
     """Refuse what no model can be, before anything is downloaded."""
     if arguments.image_size is not None:
         read_whole("--image-size", arguments.image_size, 1, _LARGEST_INPUT)
+    if "max_pixels" in arguments:
+        read_whole("--max-pixels", arguments.max_pixels, 1)
 
 
 def load_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Model":
@@ -57,7 +71,12 @@ def load_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Mo
         print(f"note: {note}", file=sys.stderr, flush=True)
     with step(f"load {arguments.model}"):
         model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
-    return model if arguments.image_size is None else model.with_image_size(arguments.image_size)
+    if arguments.image_size is not None:
+        model = model.with_image_size(arguments.image_size)
+    if "max_pixels" in arguments:
+        processor = model.processor
+        processor.image_processor = processor.image_processor.replace(max_pixels=arguments.max_pixels)
+    return model
 
 
 def whole(text: str) -> int:

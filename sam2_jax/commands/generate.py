@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_jax.atomic import check_writable
-from sam2_jax.commands.common import add_model, add_quiet, check_model, count, load_model, number, whole
+from sam2_jax.commands.common import (
+    add_max_pixels,
+    add_model,
+    add_quiet,
+    check_model,
+    count,
+    load_model,
+    number,
+    whole,
+)
 
 if TYPE_CHECKING:
     from sam2_jax.image.annotate import Summary
@@ -53,6 +62,7 @@ def add_generate(commands: Any) -> None:
     for name, kind, meaning in _GENERATE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         generate.add_argument(option, type=kind, metavar="N", dest=name, help=meaning)
+    add_max_pixels(generate)
     add_quiet(generate)
     generate.set_defaults(run=generate_masks)
 

@@ -13,7 +13,16 @@ from PIL import Image
 
 from sam2_jax.atomic import check_writable, write_together
 from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE, SAMPLE_POINTS
-from sam2_jax.commands.common import add_model, add_quiet, check_model, check_path, count, load_model, step
+from sam2_jax.commands.common import (
+    add_max_pixels,
+    add_model,
+    add_quiet,
+    check_model,
+    check_path,
+    count,
+    load_model,
+    step,
+)
 from sam2_jax.json_files import json_text
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
@@ -126,6 +135,7 @@ def add_segment(commands: Any) -> None:
     segment.add_argument(
         "--json", type=Path, metavar="FILE", help="also write scores, boxes and run lengths there"
     )
+    add_max_pixels(segment)
     add_quiet(segment)
     segment.set_defaults(run=segment_photo)
 
@@ -153,12 +163,12 @@ def segment_photo(arguments: argparse.Namespace) -> None:
     for prompt in prompts:
         check_path("mask", prompt.mask or "")
     _check_outputs(arguments, output, prompts)
-    photo = to_rgb(open_image(arguments.photo))
+    photo = to_rgb(arguments.photo, max_pixels=arguments.max_pixels)
     height, width = photo.shape[:2]
     print(f"{arguments.photo}: {width} x {height} pixels, {count(len(prompts), 'object')}")
     for number, prompt in enumerate(prompts, 1):
         _check_prompt(prompt, number, (height, width))
-    mask_prompts = [_read_mask(prompt.mask, height, width) for prompt in prompts]
+    mask_prompts = [_read_mask(prompt.mask, height, width, arguments.max_pixels) for prompt in prompts]
 
     model = load_model(arguments, arguments.dtype)
     processor = model.processor
@@ -322,12 +332,12 @@ def _check_prompt(prompt: Prompt, number: int, size: tuple[int, int]) -> None:
         raise ValueError(f"object {number}: {error}") from error
 
 
-def _read_mask(path: Path | None, height: int, width: int) -> np.ndarray | None:
+def _read_mask(path: Path | None, height: int, width: int, max_pixels: int) -> np.ndarray | None:
     """Read a mask prompt as bool [H, W]: white (above half) is inside, black and transparent outside."""
     if path is None:
         return None
-    image = open_image(path)
-    mask = to_rgb(image).mean(axis=2) > 127.5
+    image = open_image(path, max_pixels)
+    mask = to_rgb(image, max_pixels=max_pixels).mean(axis=2) > 127.5
     if image.has_transparency_data:
         mask &= np.asarray(image.convert("RGBA"))[..., 3] > 127
     if mask.shape != (height, width):

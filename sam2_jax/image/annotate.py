@@ -21,7 +21,7 @@ from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
 from sam2_jax.processing.drawing import MAX_LABELS, palette_image, tint
-from sam2_jax.processing.images import open_image, pictures_in, to_rgb
+from sam2_jax.processing.images import pictures_in, to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.progress import progress_bar
@@ -120,7 +120,9 @@ def annotate(
     removed. model_name is recorded. progress shows bars. Raises ValueError if the folder cannot be written.
     """
     check_writable(output, is_folder=True)
-    results = _Results(output, _made_of(generator, model_name), draw)
+    output.mkdir(parents=True, exist_ok=True)
+    max_pixels = generator.processor.image_processor.max_pixels
+    results = _Results(output, _made_of(generator, model_name), draw, max_pixels)
     summary = Summary()
     several = progress and len(photos) > 1
     with (
@@ -189,8 +191,8 @@ class _Photo:
 class _Results:
     """A folder of results: which of them are a photo's, and how they are written."""
 
-    def __init__(self, output: Path, made_of: dict[str, Any], draw: bool) -> None:
-        self.output, self.made_of, self.draw = output, made_of, draw
+    def __init__(self, output: Path, made_of: dict[str, Any], draw: bool, max_pixels: int) -> None:
+        self.output, self.made_of, self.draw, self.max_pixels = output, made_of, draw, max_pixels
 
     def look(self, path: Path) -> _Photo:
         """See what is there of a photo, and read its picture if there is something to do."""
@@ -206,7 +208,7 @@ class _Results:
                 if all(self._path(photo, kind).exists() for kind in wanted):
                     return photo
                 photo = replace(photo, record=read_record(self._path(photo, _RECORD)))
-            return replace(photo, picture=to_rgb(open_image(path)))
+            return replace(photo, picture=to_rgb(path, max_pixels=self.max_pixels))
         except FileNotFoundError:
             return replace(photo, problem=f"there is no picture {path}")
         except OSError as error:

@@ -1,5 +1,6 @@
 """Loading what comes next while the last is used: in a thread, or in processes."""
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -37,7 +38,8 @@ _kept: list[Callable[[Any], Any]] = []
 
 
 def _keep(load: Callable[[Any], Any]) -> None:
-    """Take what this process is to load with."""
+    """Take what this process is to load with. Ctrl-C is left to the process that this one works for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _kept.append(load)
 
 

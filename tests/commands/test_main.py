@@ -1,12 +1,15 @@
 """What all commands share: help, mistyped options, paths that cannot be, output that nobody reads."""
 
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sam2_jax.atomic import check_writable
 from sam2_jax.commands import COMMANDS, main
@@ -196,3 +199,103 @@ def test_trying_to_write_leaves_nothing_behind(tmp_path: Path) -> None:
     for target, is_folder in (("file", True), ("file/x", False), (".", False), ("x" * 256, False)):
         with pytest.raises(ValueError, match="cannot write"):
             check_writable(tmp_path / target, is_folder=is_folder)
+
+
+NASTY = (
+    *("", " ", "-", "--", "-1", "0", "1", "1e9", "1" * 41, "9" * 5000, "1e400", "nan", "inf", "-inf", "None"),
+    *(
+        "0x10",
+        "1_0",
+        "²",
+        "٣",
+        "true",
+        "x" * 300,
+        "x" * 9000,
+        "a\0b",
+        "\udcff",
+        "写真",
+        "{}",
+        "%s",
+        "%(prog)s",
+    ),
+    *("loop", "photo.png", "folder", "data.json", "folder/none", "/", ".", "..", "~", "*", "/proc/self/mem"),
+    *("1,2", "1,2,3,4", "nan,1", "1,2,3", ",", "1e400,1", "-5,-5,50,50", "9" * 400 + ",1", "float32", "meta"),
+    *(
+        "embedded",
+        "embeded",
+        "a/b",
+        "a/b/c",
+        "http://x/y",
+        "@file",
+        "--help",
+        "--version",
+        "--quiet",
+        "--x=1",
+    ),
+)
+BASES = (
+    "segment photo.png --point 1,2 --negative 3,4 --object --box 1,2,8,8 --mask photo.png --all --model M "
+    "--revision r --image-size 64 --dtype float32 --output o.png --masks m --json j.json --max-pixels 999",
+    "generate photo.png folder --output out --no-overlay --model M --image-size 64 --dtype bfloat16 --preset "
+    "meta --points-per-side 4 --points-per-batch 2 --pred-iou-thresh 0.5 --stability-score-thresh 0.5 "
+    "--crop-n-layers 1 --crop-n-points-downscale-factor 2 --min-mask-region-area 3 --max-hole-area 2 --quiet",
+    "finetune --data data.json --images folder --model M --output tuned --steps 3 --batch-size 1 --objects 1 "
+    "--corrections 0 --learning-rate 1e-3 --accumulate 2 --train mask_decoder.* --lora x --lora-rank 2 "
+    "--dtype float32 --remat --processes 0 --image-size 64 --held-out 0.5 --checkpoint-every 5 --seed 1",
+    "finetune --data folder --validation folder --validation-images folder --output tuned --held-out 0",
+    "convert M out --to flax --dtype bfloat16 --config data.json --source-layout flax --verify",
+)
+
+
+def mutated(rng: np.random.Generator) -> list[str]:
+    """A command with a few of its words replaced, left out, given twice or joined by what cannot be meant."""
+    words = str(rng.choice(BASES)).split()
+    for _ in range(rng.integers(1, 5)):
+        at, nasty = int(rng.integers(len(words))), str(rng.choice(NASTY))
+        kind = rng.integers(5)
+        if kind == 0:
+            words[at:at] = [nasty]
+        elif kind == 1 and len(words) > 1:
+            del words[at]
+        elif kind == 2:
+            words.append(words[at])
+        else:
+            words[at] = nasty if kind == 3 or not words[at].startswith("--") else f"{words[at]}={nasty}"
+    return words
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_command_line_is_more_than_a_sentence(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def no_model(*_: Any, **__: Any) -> None:
+        raise ValueError("no model here")
+
+    monkeypatch.setattr("sam2_jax.image.model.Sam2Model.from_pretrained", no_model)
+    monkeypatch.setattr("sam2_jax.checkpoint.embedded.is_reachable", lambda: False)
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        Path("loop").symlink_to("loop")
+        Path("folder").mkdir()
+        for name in ("photo.png", "folder/a.png"):
+            Image.new("RGB", (12, 9), "white").save(name)
+        Image.new("L", (12, 9), 1).save("folder/a_mask.png")
+        Path("data.json").write_text("{}")
+        words = mutated(rng)
+        try:
+            status = main(words)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        except BaseException as error:
+            raise AssertionError(f"{words} failed with {error!r}") from error
+        printed = capsys.readouterr()
+        assert status in (0, 1, 2), words
+        assert status == 0 or " error: " in printed.err, words
+        assert len(printed.err) < 6000, words
+        assert not list(tmp_path.rglob("*.tmp")), words

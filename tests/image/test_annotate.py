@@ -268,6 +268,63 @@ def test_a_photo_too_small_for_crops_does_not_stop_the_rest(
     assert (out / "b.jpg.json").exists()
 
 
+def test_huge_photos_are_a_choice(model: str, photos: Path, tmp_path: Path, capsys: Any) -> None:
+    command = [photos / "a.png", "--output", tmp_path / "out", "--max-pixels"]
+    assert generate(model, *command, 60 * 90 - 1) == 1
+    assert "too large to be a photo: 90 x 60 pixels" in capsys.readouterr().err
+    assert generate(model, *command, 60 * 90) == 0
+
+
+def test_what_a_folder_has_beside_photos_is_said(
+    model: str, photos: Path, tmp_path: Path, searched: list[tuple[int, ...]], capsys: Any
+) -> None:
+    (photos / "damaged.png").unlink()
+    (photos / "more").mkdir()
+    for name in ("c.HEIC", "d.heic", "notes.txt", ".hidden"):
+        (photos / name).touch()
+    for _ in range(2):  # results beside the photos are no photos, and no other files
+        assert generate(model, photos, "--output", photos) == 0
+        error = capsys.readouterr().err
+        assert "left out: 1 folder, to be named as well if meant; 3 files of types that are not read" in error
+        assert "2 of .heic, 1 of .txt" in error
+    assert len(searched) == 2
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "c.HEIC").touch()
+    assert generate(model, tmp_path / "empty", "--output", tmp_path / "out") == 1
+    assert "there is no picture in" in (error := capsys.readouterr().err)
+    assert "1 of .heic" in error
+
+
+def test_no_mask_at_all_is_explained(model: str, photos: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    command = ["generate", str(photos / "a.png"), "--output", str(out), "--model", model, *OPTIONS]
+    assert main([*command, "--pred-iou-thresh", "0.99"]) == 0
+    printed = capsys.readouterr()
+    assert "0 masks in 1 photo" in printed.out
+    assert "Lower --pred-iou-thresh and --stability-score-thresh (now 0.99 and 0.6)" in printed.err
+    assert annotations(out)["a.png"]["masks"] == 0
+
+
+def test_names_are_written_as_they_are(model: str, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    names = ["été 写真.png", "no text \udcff.png"]
+    for name in names:
+        shutil.copy(photos / "a.png", photos / name)
+    assert generate(model, *(photos / name for name in names), "--output", out) == 0
+    assert sorted(annotations(out)) == sorted(names)
+    assert "写真" in (out / "été 写真.png.json").read_text(encoding="utf-8")
+
+
+def test_a_name_too_long_for_results_does_not_stop_the_rest(
+    model: str, photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copy(photos / "a.png", photos / f"{'x' * 250}.png")
+    out = tmp_path / "out"
+    assert generate(model, photos / f"{'x' * 250}.png", photos / "b.jpg", "--output", out) == 1
+    assert "failed: File name too long" in capsys.readouterr().err
+    assert list(annotations(out)) == ["b.jpg"]
+
+
 def test_a_half_written_record_is_made_anew(model: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -285,6 +342,11 @@ def test_a_half_written_record_is_made_anew(model: str, photos: Path, tmp_path: 
             ["photo.png", "--output", "out", "--points-per-side", "0"],
             "points_per_side must be a whole number",
         ),
+        (["photo.png", "--output", "out", "--pred-iou-thresh", "80"], "pred_iou_thresh must be a number"),
+        (["photo.png", "--output", "out", "--stability-score-thresh", "2"], "stability_score_thresh must be"),
+        (["photo.png", "--output", "out", "--points-per-side", "1e9"], "points_per_side must be"),
+        (["photo.png", "--output", "out", "--image-size", "0"], "--image-size must be a whole number"),
+        (["photo.png", "--output", "out", "--max-pixels", "0"], "--max-pixels must be a whole number"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_loaded(
