@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
+_UP = "\x1b[A"  # how tqdm comes back from the bar of an inner loop
 _LINE = "{desc}: {n_fmt}/{total_fmt} after {elapsed}, {remaining} left, {rate_fmt}{postfix}"
 
 
@@ -28,7 +29,7 @@ class _Lines:
     """Takes what tqdm writes and prints it as lines."""
 
     def write(self, text: str) -> None:
-        if line := text.strip():
+        if line := text.replace(_UP, "").strip():
             print(line, file=sys.stderr, flush=True)
 
     def flush(self) -> None:

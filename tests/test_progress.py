@@ -1,5 +1,7 @@
 """Progress in logs: lines, few of them, and no carriage returns."""
 
+import time
+
 import pytest
 
 from sam2_jax.progress import progress_bar
@@ -17,6 +19,20 @@ def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert last.startswith("photos: 200/200")
     assert last.endswith("masks=200")
     assert "\r" not in first + last
+
+
+def test_an_inner_bar_that_takes_long_is_a_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sam2_jax.progress._SECONDS_BETWEEN_LINES", 0.01)
+    with (
+        progress_bar(total=2, desc="photos"),
+        progress_bar(total=4, desc="masks", leave=None) as inner,
+    ):
+        time.sleep(0.02)
+        inner.update(4)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" after")[0] for line in lines] == ["photos: 0/2", "masks: 4/4", "photos: 0/2"]
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,13 +25,13 @@ from sam2_jax.commands.common import (
 )
 from sam2_jax.json_files import json_text
 from sam2_jax.processing.boxes import bounding_box
-from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 from sam2_jax.processing.images import open_image, to_rgb
 from sam2_jax.processing.photo_prompts import read_box, read_points
 from sam2_jax.processing.rle import encode_rle
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
+    from sam2_jax.processing.drawing import Drawn
     from sam2_jax.processing.processor import Sam2Processor
 
 _EXAMPLE = """example, two objects, the first by two clicks and the second by a box:
@@ -237,6 +237,7 @@ def _writers(
     found: list[list[Candidate]],
 ) -> dict[Path, Any]:
     """What to write where: the overlay, and on request the masks and the JSON."""
+    from sam2_jax.processing.drawing import contact_sheet, overlay
 
     def save(image: Image.Image, target: Path) -> Any:
         kind = Image.registered_extensions()[target.suffix.lower()]
@@ -261,7 +262,9 @@ def _writers(
     return writers
 
 
-def _drawn(number: int, prompt: Prompt, candidate: Candidate) -> Drawn:
+def _drawn(number: int, prompt: Prompt, candidate: Candidate) -> "Drawn":
+    from sam2_jax.processing.drawing import Drawn  # whose SciPy the command's help need not wait for
+
     caption = f"{number}: {candidate.score:.2f}"
     return Drawn(candidate.mask, caption, prompt.points, prompt.labels, prompt.box)
 

@@ -295,5 +295,5 @@ def _digest(path: Path) -> str:
 def _annotation(found: GeneratedMask, number: int) -> dict[str, Any]:
     """The generator's record as COCO's annotation, whose box has the last pixel inside."""
     of_coco = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "label": number}
-    x, y, width, height = found.bbox
+    x, y, width, height = map(int, found.bbox)
     return found.record("coco_rle") | of_coco | {"bbox": [x, y, width + 1, height + 1]}
