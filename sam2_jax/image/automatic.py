@@ -20,7 +20,6 @@ from sam2_jax.processing.boxes import xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
 from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes
-from sam2_jax.processing.images import to_rgb
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import convert_rle, decode_rle, rle_area
 from sam2_jax.progress import progress_bar
@@ -127,7 +126,7 @@ class AutomaticMaskGenerator:
     def find(self, photo: Any, progress: bool = False) -> list[GeneratedMask]:
         """As `generate`, with the masks as objects."""
         progress = read_flag("progress", progress)
-        picture = to_rgb(photo, max_pixels=self.processor.image_processor.max_pixels)
+        picture = self.processor.image_processor.read_8_bits(photo)
         size = picture.shape[:2]
         options = self.options
         layers = [

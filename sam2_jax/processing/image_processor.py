@@ -15,7 +15,14 @@ from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing import crops
 from sam2_jax.processing.batch_feature import BatchFeature
 from sam2_jax.processing.files import TRANSFORMERS_NAME, find_image_processor, take_source
-from sam2_jax.processing.images import MAX_PIXELS, center_crop, normalize, read_layout, to_pixels
+from sam2_jax.processing.images import (
+    MAX_PIXELS,
+    center_crop,
+    normalize,
+    read_layout,
+    require_8_bits,
+    to_pixels,
+)
 from sam2_jax.processing.inputs import Size, as_list, check_return_tensors, read_map, read_size, to_tensors
 from sam2_jax.processing.post_processing import post_process_masks
 from sam2_jax.processing.resampling import BILINEAR, RESAMPLING, resize, resize_nearest
@@ -217,16 +224,7 @@ class Sam2ImageProcessor:
         check_return_tensors(return_tensors)
         if options:
             return self.replace(**options)(images, segmentation_maps, return_tensors=return_tensors)
-        pictures = [
-            to_pixels(
-                image,
-                self.input_data_format,
-                do_convert_rgb=self.do_convert_rgb,
-                channels=self.channels,
-                max_pixels=self.max_pixels,
-            )
-            for image in as_list("images", images, 3)
-        ]
+        pictures = [self._read(image) for image in as_list("images", images, 3)]
         if not pictures:
             raise ValueError("images must not be an empty list")
         inputs = {
@@ -243,6 +241,22 @@ class Sam2ImageProcessor:
         return to_tensors(inputs, return_tensors)
 
     preprocess = __call__
+
+    def read_8_bits(self, image: Any) -> np.ndarray:
+        """One picture as uint8 [H, W, channels], as a call reads it before it is resized.
+
+        Raises ValueError for what a call refuses and for floating point.
+        """
+        return require_8_bits(image, self._read(image))
+
+    def _read(self, image: Any) -> np.ndarray:
+        return to_pixels(
+            image,
+            self.input_data_format,
+            do_convert_rgb=self.do_convert_rgb,
+            channels=self.channels,
+            max_pixels=self.max_pixels,
+        )
 
     def network_size(self, original_size: Size) -> Size:
         """Height and width that a picture of original_size is resized to."""

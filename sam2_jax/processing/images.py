@@ -160,7 +160,11 @@ def to_rgb(image: Any, input_data_format: str | None = None, max_pixels: int = M
 
     Raises ValueError for what `to_pixels` refuses, and for arrays of floating point.
     """
-    pixels = to_pixels(image, input_data_format, max_pixels=max_pixels)
+    return require_8_bits(image, to_pixels(image, input_data_format, max_pixels=max_pixels))
+
+
+def require_8_bits(image: Any, pixels: np.ndarray) -> np.ndarray:
+    """Return the pixels of an image, or raise ValueError if they are not uint8."""
     if pixels.dtype != np.uint8:
         found = getattr(image, "dtype", pixels.dtype)
         raise ValueError(f"an image must have integers, 0 to 255, here; got {found}: convert it to uint8")

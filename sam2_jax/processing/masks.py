@@ -22,6 +22,8 @@ def upscale(logits: Any, height: int, width: int, window: Window | None = None) 
     window: compute only this part of the result.
     """
     logits = _read_logits(logits)
+    if 0 in logits.shape[-2:]:
+        raise ValueError(f"logits must have pixels; got shape {logits.shape}")
     rows, columns = window or (slice(0, height), slice(0, width))
     left, right, across = (x[columns] for x in _bilinear(logits.shape[-1], width))
     above, below, down = (x[rows] for x in _bilinear(logits.shape[-2], height))
@@ -95,8 +97,8 @@ def _read_logits(logits: Any) -> np.ndarray:
     expected = "[..., height, width]"
     array = logits if isinstance(logits, np.ndarray) and logits.dtype == np.float32 else None
     array = read_float32("logits", logits, expected) if array is None else array
-    if array.ndim < 2 or 0 in array.shape[-2:]:
-        raise ValueError(f"logits must be {expected}, none of it empty; got shape {array.shape}")
+    if array.ndim < 2:
+        raise ValueError(f"logits must be {expected}; got shape {array.shape}")
     return array
 
 

@@ -242,6 +242,9 @@ def test_four_channels_go_through(tmp_path: Path) -> None:
     for picture in (image, Image.fromarray(image), np.moveaxis(image, -1, 0)):
         np.testing.assert_allclose(four(picture, do_resize=False).pixel_values[0], expected, rtol=1e-5)
     assert four(image).pixel_values.shape == (1, 16, 16, 4)
+    np.testing.assert_array_equal(four.read_8_bits(Image.fromarray(image)), image)
+    with pytest.raises(ValueError, match="must have integers, 0 to 255, here; got float64"):
+        four.read_8_bits(image / 255)
     four.save_pretrained(tmp_path)
     assert Sam2ImageProcessor.from_pretrained(tmp_path) == four
     with pytest.raises(ValueError, match="must have 4 channels if do_convert_rgb is False; got 3"):
