@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +16,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Serve folders as hub repositories; yields the endpoint's URL and the growing list of requests."""
+def serve(
+    repositories: dict[str, Path], failing: Mapping[str, int] | None = None, tokens: list[str] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve folders as hub repositories; yields the endpoint's URL and the growing list of requests.
+
+    failing: statuses with which it answers for files of these names, "" for all. tokens gets what is sent.
+    """
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,6 +37,14 @@ def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
             repository, _, rest = self.path.lstrip("/").partition("/resolve/")
             revision, _, name = rest.partition("/")
             folder = repositories.get(repository)
+            if tokens is not None:
+                tokens.append(self.headers.get("Authorization", ""))
+            if status := (failing or {}).get(name, (failing or {}).get("")):
+                self.send_response(status)
+                self.send_header("Retry-After", "1000")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return None
             if folder is None:
                 return self.refuse("RepoNotFound")
             if revision not in ("main", "v1", COMMIT):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hub_stand_in import COMMIT, serve, use
 
-from sam2_jax import RELEASED_MODELS, Sam2Model, Sam2Processor
+from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Model, Sam2Processor
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.hub import EMBEDDED_MODEL, HubFolder
 
@@ -126,6 +126,71 @@ def test_an_unreachable_hub_says_so_and_how_to_do_without(no_hub: None, cache: P
     with pytest.raises(ValueError, match="cannot reach the model hub for config.json") as error:
         Sam2Model.from_pretrained(TINY, cache_dir=cache)
     assert "give its folder in place of the id" in str(error.value)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_hub_that_fails_is_asked_once_and_quoted(
+    repository: Path, cache: Path, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = pytest.raises(ValueError, match=f"the model hub answered {status} when.*try again later")
+    with serve({TINY: repository}, {"": status}) as (endpoint, requests), use(endpoint), expected:
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    assert len(requests) == 1
+    assert not caplog.records
+
+
+def test_a_hub_that_fails_in_the_middle_is_quoted_too(repository: Path, cache: Path) -> None:
+    expected = pytest.raises(ValueError, match="answered 503 when asked for model.safetensors")
+    failing = {"model.safetensors": 503}
+    with serve({TINY: repository}, failing) as (endpoint, requests), use(endpoint), expected:
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    assert sum("model.safetensors" in request for request in requests) == 1
+
+
+def test_what_is_cached_is_read_while_the_hub_fails(
+    repository: Path, cache: Path, small_model: Sam2Model
+) -> None:
+    with serve({TINY: repository}) as (endpoint, _), use(endpoint):
+        Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    with serve({TINY: repository}, {"": 500}) as (endpoint, _), use(endpoint):
+        assert_same(Sam2Model.from_pretrained(TINY, cache_dir=cache), small_model)
+        with pytest.raises(ValueError, match="answered 500"):  # which asks for it anew
+            Sam2Model.from_pretrained(TINY, cache_dir=cache, force_download=True)
+
+
+def test_a_cached_model_costs_one_request_a_file(hub: list[str], cache: Path) -> None:
+    Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    hub.clear()
+    Sam2Model.from_pretrained(TINY, cache_dir=cache)
+    assert [request.split("/")[-1] for request in hub] == ["config.json", "model.safetensors"]
+    Sam2Model.from_pretrained(TINY, cache_dir=cache, force_download=True)
+    assert sum(request.startswith("GET") for request in hub) == 2
+
+
+def test_a_subfolder_and_a_token_reach_the_hub(repository: Path, cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository, tmp_path / "all" / "inner")
+    tokens: list[str] = []
+    with serve({TINY: tmp_path / "all"}, tokens=tokens) as (endpoint, requests), use(endpoint):
+        options = {"cache_dir": cache, "subfolder": "inner", "token": "hf_secret"}
+        model = Sam2Model.from_pretrained(TINY, **options)
+        assert Sam2Processor.from_pretrained(TINY, **options).target_size == 128
+        assert Sam2Config.from_pretrained(TINY, **options) == model.config
+        offline = Sam2Model.from_pretrained(TINY, **options, local_files_only=True)
+    assert_same(model, offline)
+    assert all("/inner/" in request for request in requests)
+    assert set(tokens) == {"Bearer hf_secret"}
+    assert Sam2Model.from_pretrained(tmp_path / "all", subfolder="inner").config == model.config
+
+
+def test_paths_that_the_system_refuses_get_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("n" * 300, "a/" + "n" * 300, tmp_path / "loop", tmp_path / ("n" * 300), "a\0b"):
+        with pytest.raises(ValueError, match="model ") as error:
+            HubFolder(path)
+        assert len(str(error.value)) < 600
+    for wrong in (None, 3, b"x", ["x"]):
+        with pytest.raises(ValueError, match="model must be a hub id, a folder or a file"):
+            HubFolder(wrong)  # type: ignore[arg-type]
 
 
 def test_offline_without_a_cache_says_so(cache: Path) -> None:
