@@ -20,6 +20,7 @@ from sam2_jax.processing.boxes import xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
 from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes
+from sam2_jax.processing.images import in_float
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.rle import convert_rle, decode_rle, rle_area
 from sam2_jax.progress import progress_bar
@@ -158,8 +159,8 @@ class AutomaticMaskGenerator:
         While one batch is judged the network is at the next.
         """
         x0, y0, x1, y1 = crop
-        dtype = np.float32 if self.options.resize_in_float else np.uint8
-        pixels = self.processor(images=picture[y0:y1, x0:x1].astype(dtype))["pixel_values"]
+        cut = picture[y0:y1, x0:x1]
+        pixels = self.processor(images=in_float(cut) if self.options.resize_in_float else cut)["pixel_values"]
         embeddings = self.model.get_image_embeddings(pixels)
         scale = np.array(pixels.shape[2:0:-1])
         waiting: deque[tuple[np.ndarray, Any, Any]] = deque()

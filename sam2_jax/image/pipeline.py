@@ -195,9 +195,16 @@ def _stream(
         yield _find(generator, photo, outputs)
 
 
+def _upright(photo: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(photo)
+    except Exception as error:  # Pillow meets broken EXIF data with errors of every kind
+        raise ValueError(f"the photo's EXIF data cannot be read ({shown(error)}): remove it") from error
+
+
 def _find(generator: AutomaticMaskGenerator, photo: Any, outputs: Mapping[str, bool]) -> dict[str, Any]:
     if isinstance(photo, Image.Image):
-        photo = ImageOps.exif_transpose(photo)
+        photo = _upright(photo)
     found = sorted(generator.find(photo), key=lambda each: -each.predicted_iou)
     result: dict[str, Any] = {
         "masks": [each.mask for each in found],

@@ -15,7 +15,7 @@ from sam2_jax.meta.build import build_sam2_hf, split_options
 from sam2_jax.meta.prompts import read_boxes, read_masks, read_points
 from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.processing.crops import read_option
-from sam2_jax.processing.images import to_rgb
+from sam2_jax.processing.images import in_float
 from sam2_jax.processing.inputs import Size
 
 _OPTIONS = ("mask_threshold", "max_hole_area", "max_sprinkle_area")
@@ -82,9 +82,9 @@ class SAM2ImagePredictor:
         self._is_batch = True
 
     def _encode(self, images: Sequence[Any]) -> None:
-        pictures = [to_rgb(image) for image in images]
+        pictures = [self.model.processor.image_processor.read_8_bits(image) for image in images]
         for picture in pictures:
-            pixels = self.model.processor(images=picture.astype(np.float32))["pixel_values"]
+            pixels = self.model.processor(images=in_float(picture))["pixel_values"]
             self._embeddings.append(self.model.get_image_embeddings(pixels))
         self._orig_hw = [(picture.shape[0], picture.shape[1]) for picture in pictures]
         self._is_image_set = True

@@ -67,6 +67,8 @@ def read_masks(masks: Any) -> np.ndarray | None:
             f"mask_input must be logits [1, h, w] or [objects, 1, h, w]; got shape {array.shape}: choose one "
             "of an object's masks, logits[np.argmax(scores)][None]"
         )
+    if not np.isfinite(array).all():
+        raise ValueError("mask_input must be finite numbers; got NaN or infinity")
     if is_binary(array):
         raise ValueError("mask_input must be logits, such as 20.0 * mask - 10 of a binary mask; got 0 and 1")
     return array.astype(np.float32).reshape(1, -1, *array.shape[-2:])

@@ -313,6 +313,14 @@ def _pil_to_array(image: Image.Image, do_convert_rgb: bool, channels: int, max_p
     return np.asarray(image.convert("RGB"))
 
 
+def in_float(picture: np.ndarray) -> np.ndarray:
+    """A picture of 8 bits as float32, to be resized without rounding; one of 0 and 1 alone as it is.
+
+    For that is black, but in floating point it would pass for black and white.
+    """
+    return picture.astype(np.float32) if picture.max() > 1 else picture
+
+
 def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Cut [height, width, C] out of the middle of image [H, W, C]; what it lacks is zeros."""
     pads = []

@@ -151,6 +151,13 @@ def test_a_photo_with_nothing_in_it_has_no_masks(model: Sam2Model) -> None:
     assert (result["scores"].shape, result["bounding_boxes"].shape) == ((0,), (0, 4))
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_black_photo_is_a_photo_like_any(model: Sam2Model, value: int) -> None:
+    """Without a warning that its values might be parts of 1."""
+    black = np.full((50, 70, 3), value, np.uint8)
+    assert isinstance(AutomaticMaskGenerator(model, **LOOSE).generate(black), list)
+
+
 @pytest.mark.slow
 def test_a_very_large_photo_takes_no_more_memory_than_its_masks(model: Sam2Model) -> None:
     large = np.kron(photo(400, 600), np.ones((10, 10, 1), np.uint8))

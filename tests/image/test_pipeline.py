@@ -136,6 +136,13 @@ def test_photos_are_turned_upright(generate: MaskGenerationPipeline, tmp_path: P
     assert lying[0].mask.shape == (90, 140)
 
 
+def test_broken_exif_data_is_a_sentence(generate: MaskGenerationPipeline) -> None:
+    image = Image.fromarray(photo())
+    image.info["exif"] = b"Exif\x00\x00broken!!"
+    with pytest.raises(ValueError, match="the photo's EXIF data cannot be read .*: remove it"):
+        generate(image)
+
+
 def test_an_address_is_refused(generate: MaskGenerationPipeline) -> None:
     with pytest.raises(ValueError, match="there is no picture https://.*: download it first"):
         generate("https://example.org/a.jpg")

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import model_of, smallest_config
+from meta_files import as_meta, write_meta
+from small_models import model_of, random_tensors, smallest_config
 
-from sam2_jax import Sam2Model
+from sam2_jax import AutoModel, Sam2Model
 from sam2_jax.meta import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, build_sam2, build_sam2_hf
 from sam2_jax.meta.build import _released_name
 
@@ -27,6 +28,15 @@ def test_a_model_is_loaded_as_meta_s_function_does(folder: Path) -> None:
     assert not plain.config.mask_decoder_config.dynamic_multimask_via_stability
     assert plain.processor.image_processor.size == model.processor.image_processor.size
     assert build_sam2_hf(folder, dtype="bfloat16").module.dtype == "bfloat16"
+
+
+def test_a_file_of_meta_s_is_a_model(tmp_path: Path) -> None:
+    """Of a small network, whose configuration must be said; the released ones are recognised."""
+    config = smallest_config(64)
+    path = write_meta(tmp_path / "small.pt", as_meta(random_tensors(config)))
+    for model in (build_sam2(None, path, config=config), AutoModel.from_pretrained(path, config=config)):
+        assert type(model) is Sam2Model
+        assert model.config == config
 
 
 def test_classes_are_loaded_by_name(folder: Path) -> None:

@@ -254,6 +254,7 @@ def test_nothing_is_predicted_before_a_photo_is_set(discs: Sam2Model) -> None:
             "got 1 and 2",
         ),
         ({"mask_input": np.zeros((3, 32, 32))}, r"mask_input must be logits \[1, h, w\].*choose one of"),
+        ({"mask_input": np.full((1, 32, 32), np.nan)}, "mask_input must be finite numbers"),
         ({"mask_input": np.eye(32)[None]}, r"20.0 \* mask - 10 of a binary mask; got 0 and 1"),
         ({"mask_input": np.zeros((32, 32))}, r"mask_input must be logits \[1, h, w\]"),
         ({"mask_input": np.zeros((1, 32, 32), bool)}, r"mask_input must be logits \[1, h, w\]"),
