@@ -1,7 +1,7 @@
 """`Sam2ImageProcessor`: pictures to the network's pixels, mask logits to masks of the pictures' own size."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from sam2_jax.checkpoint.hub import HUB_OPTIONS, IMAGE_PROCESSOR_FILE, HubFolder
-from sam2_jax.checks import check_options, read_flag, read_number, read_numbers, read_whole, shown
+from sam2_jax.checks import check_options, shown
 from sam2_jax.config import Sam2Config, read_config
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing import crops
@@ -19,19 +19,13 @@ from sam2_jax.processing.images import (
     MAX_PIXELS,
     center_crop,
     normalize,
-    read_layout,
     require_8_bits,
     to_pixels,
 )
-from sam2_jax.processing.inputs import Size, as_list, check_return_tensors, read_map, read_size, to_tensors
+from sam2_jax.processing.inputs import Size, as_list, check_return_tensors, read_map, to_tensors
+from sam2_jax.processing.options import OPTIONS, SWITCHES, check_padding, read_options
 from sam2_jax.processing.post_processing import post_process_masks
-from sam2_jax.processing.resampling import BILINEAR, RESAMPLING, resize, resize_nearest
-
-# Options of transformers' that change nothing here: there is one way to do it, on the CPU.
-_WITHOUT_EFFECT = ("device", "disable_grouping", "default_to_square", "image_seq_length")
-_SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
-# Beyond these, pixels might not fit float32. No camera's numbers come near.
-_LEAST, _MOST = 1e-9, 1e9
+from sam2_jax.processing.resampling import BILINEAR, resize, resize_nearest
 
 
 @dataclass(frozen=True, init=False)
@@ -70,7 +64,7 @@ class Sam2ImageProcessor:
     max_pixels: int = MAX_PIXELS
 
     def __init__(self, **options: Any) -> None:
-        switched_off = {name: False for name in _SWITCHES if name in options and options[name] is None}
+        switched_off = {name: False for name in SWITCHES if name in options and options[name] is None}
         defaults = {option.name: option.default for option in fields(self)}
         for name, value in read_options(defaults | read_options(options | switched_off)).items():
             object.__setattr__(self, name, value)
@@ -114,7 +108,7 @@ class Sam2ImageProcessor:
         given = read_options(options)
         if not isinstance(values, Mapping):
             raise ValueError(f"values must be a dictionary of options; got {shown(values)}")
-        _check_padding({name: values.get(name) for name in ("do_pad", "pad_size")})
+        check_padding({name: values.get(name) for name in ("do_pad", "pad_size")})
         known = {option.name for option in fields(cls)} - {"max_pixels"}
         return cls(**{name: value for name, value in values.items() if name in known} | given)
 
@@ -314,81 +308,6 @@ class Sam2ImageProcessor:
 
 Sam2ImageProcessorFast = Sam2ImageProcessor
 """The name that transformers gave the class at first."""
-
-
-_PADDING = {"do_pad": (False,), "pad_size": (), "data_format": ("channels_last",)}
-"""Options of transformers' -> the values, beside None, that ask for what is done here anyway."""
-
-
-def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options of an image processor and return those that were given and mean something here.
-
-    Raises ValueError for unknown names and for values that cannot be meant.
-    """
-    check_options(options, OPTIONS, "the image processor")
-    _check_padding({name: value for name, value in options.items() if name in _PADDING})
-    return {
-        name: _READERS[name](name, value)
-        for name, value in options.items()
-        if name in _READERS and value is not None
-    }
-
-
-def _check_padding(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if value is None or (isinstance(value, (bool, str)) and value in _PADDING[name]):
-            continue
-        if name == "data_format":
-            raise ValueError(
-                f'data_format must be "channels_last", as the model takes pixels; got {shown(value)}: for '
-                "another network, numpy.moveaxis(pixel_values, -1, 1)"
-            )
-        raise ValueError(f"do_pad must be false: SAM 2 pads nothing; leave out {name}, {shown(value)}")
-
-
-def _read_filter(name: str, value: Any) -> int:
-    try:
-        number = read_whole(name, value)
-    except ValueError:
-        number = -1
-    if number not in RESAMPLING:
-        raise ValueError(
-            f"{name} must be one of Pillow's filters {RESAMPLING} (nearest, Lanczos, bilinear, bicubic); got "
-            f"{shown(value)}"
-        )
-    return number
-
-
-def _read_positive(name: str, value: Any) -> float:
-    number = read_number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be positive; got {shown(value)}")
-    return read_number(name, value, _LEAST, _MOST)
-
-
-def _read_statistic(name: str, value: Any) -> float | tuple[float, ...]:
-    """A number for all channels or one for each."""
-    numbers = read_numbers(name, value, "three numbers, for red, green and blue, or one for all", _MOST)
-    if numbers.ndim > 1 or numbers.size == 0:
-        raise ValueError(f"{name} must be three numbers, for red, green and blue; got {shown(value)}")
-    if name == "image_std":
-        for number in numbers.ravel():
-            _read_positive(name, number)
-    return float(numbers) if numbers.ndim == 0 else tuple(numbers.tolist())
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(_SWITCHES, read_flag),
-    **dict.fromkeys(("size", "crop_size", "mask_size"), read_size),
-    "resample": _read_filter,
-    "rescale_factor": _read_positive,
-    "image_mean": _read_statistic,
-    "image_std": _read_statistic,
-    "input_data_format": lambda _, value: read_layout(value),
-    "max_pixels": lambda name, value: read_whole(name, value, 1),
-}
-OPTIONS = (*_READERS, *_WITHOUT_EFFECT, *_PADDING)
-"""Names of all options that an image processor takes."""
 
 
 def _stack(name: str, arrays: list[np.ndarray]) -> np.ndarray:

@@ -10,8 +10,9 @@ from sam2_jax.checks import check_options, read_number, shown
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing.batch_feature import BatchFeature
 from sam2_jax.processing.files import TRANSFORMERS_NAME, take_source
-from sam2_jax.processing.image_processor import OPTIONS, Sam2ImageProcessor, read_options
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import check_return_tensors, read_size, read_sizes, to_tensors
+from sam2_jax.processing.options import OPTIONS, read_options
 from sam2_jax.processing.post_processing import post_process_masks
 from sam2_jax.processing.prompts import LARGEST_COORDINATE, PADDING, count_images, read_prompts
 
