@@ -19,7 +19,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def serve(
     repositories: dict[str, Path], failing: Mapping[str, int] | None = None, tokens: list[str] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Serve folders as hub repositories; yields the endpoint's URL and the growing list of requests for files.
+    """Serve folders as hub repositories; yields the endpoint's URL and the list of requests for files.
 
     failing: statuses with which it answers for files of these names, "" for all. tokens gets what is sent.
     """
