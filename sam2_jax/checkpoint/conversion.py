@@ -39,8 +39,6 @@ def find(source: str, layout: str | None = None) -> Source:
 
 def check_target(target: Path, layout: str, source: Source) -> None:
     """Raise ValueError if writing there would harm the source or leave two checkpoints in one folder."""
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"TARGET_FOLDER {target} must be a folder; it is a file")
     if any(file.parent.resolve() == target.resolve() for file in source.files):
         raise ValueError(f"TARGET_FOLDER {target} must not be the source's own folder; choose another")
     for other, file in WEIGHT_FILES.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
+from sam2_jax.checkpoint.hub import HubFolder
 from sam2_jax.checks import read_number, read_whole, shown
 from sam2_jax.processing.images import MAX_PIXELS
 
@@ -52,7 +53,9 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
 
 
 def check_model(arguments: argparse.Namespace) -> None:
-    """Refuse what no model can be, before anything is downloaded."""
+    """Refuse what no model can be, before anything is read or downloaded."""
+    if arguments.model is not None:
+        HubFolder(arguments.model, revision=arguments.revision)
     if arguments.image_size is not None:
         read_whole("--image-size", arguments.image_size, 1, _LARGEST_INPUT)
     if "max_pixels" in arguments:
@@ -117,7 +120,7 @@ def check_paths(arguments: argparse.Namespace) -> None:
     """Refuse paths that the system does not take, ones that are too long say."""
     for name, value in vars(arguments).items():
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) or (name == "model" and isinstance(path, str)):
+            if isinstance(path, Path) or (name in ("model", "source") and isinstance(path, str)):
                 check_path(name, path)
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam2_jax.atomic import check_writable
+
 if TYPE_CHECKING:
     from sam2_jax.checkpoint.conversion import Source
     from sam2_jax.checkpoint.reading import Checkpoint
@@ -71,6 +73,7 @@ def convert(options: argparse.Namespace, compare: Comparison | None = None) -> N
     from sam2_jax.checkpoint.hub import WEIGHT_FILES
     from sam2_jax.config import Sam2VideoConfig, read_config
 
+    check_writable(options.target, is_folder=True)
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     config = None if options.config is None else read_config(options.config)
     with _step(f"finding {options.source}") as note:

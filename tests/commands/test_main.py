@@ -156,6 +156,9 @@ def impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
         "finetune --data data.json --output {}",
         "finetune --data data.json --output out --model {}",
         "finetune --data data.json --output out --images {}",
+        "convert {} out --to flax",
+        "convert embedded {} --to transformers",
+        "convert embedded out --to transformers --config {}",
     ],
 )
 def test_paths_that_the_system_refuses_are_a_sentence(
@@ -185,9 +188,21 @@ def test_where_nothing_can_be_written_is_known_before_the_work(
         ["segment", "--model", "embedded", "--json", target],
         ["segment", "--model", "embedded", "--masks", target],
         ["generate", "photo.png", "--model", "embedded", "--output", target],
+        ["finetune", "--data", "photo.png", "--output", target],
+        ["convert", "a/b", target, "--to", "flax"],
     ):
         assert "cannot write" in refused(command, capsys)
     assert list(tmp_path.iterdir()) == [tmp_path / "photo.png"]
+
+
+@pytest.mark.parametrize(
+    "command", ["segment x.png --point 1,1", "generate x --output o", "finetune --data x --output o"]
+)
+def test_a_mistyped_model_is_known_before_anything_is_read(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "embedded" in refused([*command.split(), "--model", "embeded"], capsys)
+    assert "revision" in refused([*command.split(), "--model", "embedded", "--revision", "v1"], capsys)
 
 
 def test_trying_to_write_leaves_nothing_behind(tmp_path: Path) -> None:

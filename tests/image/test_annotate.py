@@ -358,7 +358,7 @@ def test_mistakes_are_said_before_anything_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("photo.png")
-    assert main(["generate", *arguments, "--model", "nowhere"]) == 1
+    assert main(["generate", *arguments, "--model", "."]) == 1  # a folder without a model
     assert message in capsys.readouterr().err
 
 
