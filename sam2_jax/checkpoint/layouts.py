@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sam2_jax.checks import cut
+
 # What DDP, FSDP and torch.compile put into the names of what they wrap, at any place.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OF_META = {"image_encoder", "sam_prompt_encoder", "sam_mask_decoder"}
@@ -22,7 +24,7 @@ def unwrapped(tensors: Mapping[str, Any]) -> dict[str, Any]:
     for name, tensor in tensors.items():
         own = plain[name].removeprefix(owner)
         if own in found:
-            raise ValueError(f"tensor {name} becomes {own}, which another tensor has become; remove one")
+            raise ValueError(f"tensor {cut(name)} becomes {cut(own)}, as another tensor does; remove one")
         found[own] = tensor
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from sam2_jax.checkpoint.names import FOURIER, FOURIER_COPY, is_video_only
 from sam2_jax.checkpoint.tensors import Header, Headers
+from sam2_jax.checks import cut
 from sam2_jax.config import RELEASED_MODELS, Sam2Config, Sam2VideoConfig, released_video_config
 
 _PARTS = {
@@ -107,7 +108,7 @@ def to_transformers(tensors: Mapping[str, Header]) -> Headers:
         for new in transformers_names(name) if name not in _POINTS else (name,):
             if new in renamed:
                 raise ValueError(
-                    f"tensor {name} becomes {new}, which another tensor has become; rename one of them"
+                    f"tensor {cut(name)} becomes {cut(new)}, as another tensor does; rename one of them"
                 )
             renamed[new] = tensor
     return renamed

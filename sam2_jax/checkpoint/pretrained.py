@@ -169,7 +169,7 @@ class PretrainedModel(Generic[Config]):
 
     @classmethod
     def _given_config(cls, config: Any) -> BaseConfig | None:
-        if config is None or isinstance(config, BaseConfig):
+        if config is None or (isinstance(config, BaseConfig) and type(config).contains(cls.config_class)):
             return config
         if isinstance(config, (str, Path)):
             found: BaseConfig = cls.config_class.from_pretrained(config)

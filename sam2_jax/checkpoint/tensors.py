@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from sam2_jax.checkpoint.layouts import is_of_sam2
 from sam2_jax.checkpoint.torch_file import TorchFile
 from sam2_jax.checkpoint.torch_pickle import StoredTensor
-from sam2_jax.checks import shown, some_lines
+from sam2_jax.checks import cut, shown, some_lines
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # As safetensors calls them. No SAM 2 checkpoint has numbers of another type.
@@ -70,7 +70,7 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[Headers]:
             opened = _open_safetensors if _is_safetensors(path) else _open_torch
             headers = stack.enter_context(opened(path))
             if twice := sorted(found.keys() & headers.keys()):
-                raise ValueError(f"{path} repeats tensors of another shard: {', '.join(twice[:3])}")
+                raise ValueError(f"{path} repeats tensors of another shard: {', '.join(map(cut, twice[:3]))}")
             found |= headers
         yield found
 
@@ -164,7 +164,7 @@ def check_types(headers: Mapping[str, Header], source: str) -> None:
     for name, header in headers.items():
         if header.dtype not in _FLOATS.values():
             raise ValueError(
-                f"{source}: tensor {name} is {header.dtype}; expected one of {', '.join(_FLOATS.values())}. "
+                f"{source}: tensor {cut(name)} is {header.dtype}; expected one of {', '.join(_FLOATS.values())}. "
                 "Quantised checkpoints are not supported: take the float32 or bfloat16 one"
             )
 
@@ -181,7 +181,7 @@ def read_numbers(
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(header.fetch(), dtypes[name])
         if not np.isfinite(array).all():  # a tenth of a second for the 217 million of hiera-large
-            broken.append(f"  {name}")
+            broken.append(f"  {cut(name)}")
         arrays[name] = array
     if broken:
         raise ValueError(

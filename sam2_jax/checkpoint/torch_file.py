@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from sam2_jax.checkpoint.torch_pickle import RefusedError, StoredTensor, rebuild
+from sam2_jax.checks import cut
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Real ones stay below 1 MB; a byte of pickle can cost a hundred of memory.
@@ -78,7 +79,8 @@ class TorchFile:
             ) from None
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{self.path}: entry {name} cannot be read ({error}); the file is damaged, download it again"
+                f"{self.path}: entry {name} cannot be read ({cut(str(error))}); the file is damaged, "
+                "download it again"
             ) from error
 
     def _check_byte_order(self) -> None:
@@ -100,8 +102,8 @@ class TorchFile:
             ) from error
         except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
             raise ValueError(
-                f"{self.path}: its pickle is malformed ({error}). Nothing of the file was executed. Download "
-                "or save it again"
+                f"{self.path}: its pickle is malformed ({cut(str(error), 200)}). Nothing of the file was "
+                "executed. Download or save it again"
             ) from error
 
 
@@ -113,7 +115,7 @@ def _open(path: Path) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} {_what_is_wrong(start)}") from error
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror or cut(str(error))}") from error
 
 
 def _what_is_wrong(start: bytes) -> str:

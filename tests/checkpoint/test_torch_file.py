@@ -132,6 +132,17 @@ def test_damaged_archives(tmp_path: Path) -> None:
         TorchFile(path)
 
 
+def test_a_damaged_name_is_not_repeated_whole(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "x.pt", view((6,), (1,)), {"0": bytes(24)})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"archive/data/0") - 4  # in the entry's own header: how long its name is
+    data[start : start + 2] = b"\xff\x00"
+    path.write_bytes(data + bytes(300))
+    with pytest.raises(ValueError, match="damaged") as error, TorchFile(path) as file:
+        file.read(file.contents)
+    assert len(str(error.value)) < 400
+
+
 def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
     """A directory that lists one entry many times unpacks to more than the file holds."""
     path = tmp_path / "x.pt"
