@@ -48,12 +48,15 @@ def gather(folder: Path) -> int:
     they begin at 1. One record after another is read, so that memory does not grow with the folder.
     """
     kinds: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []  # the same without names: a model may have several
     images: list[dict[str, Any]] = []
     for record in _records(folder):
-        made_of = {k: v for k, v in record["info"].items() if k != "description"}
-        if made_of not in kinds:
-            kinds.append(made_of)
-        images.append(record["images"][0] | {"id": len(images) + 1, "made_with": kinds.index(made_of)})
+        kind = {k: v for k, v in record["info"].items() if k != "description"}
+        nameless = {k: v for k, v in kind.items() if k != "model"}
+        if nameless not in compared:
+            kinds.append(kind)
+            compared.append(nameless)
+        images.append(record["images"][0] | {"id": len(images) + 1, "made_with": compared.index(nameless)})
 
     def annotations() -> Iterator[dict[str, Any]]:
         number = 0

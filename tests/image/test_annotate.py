@@ -130,7 +130,10 @@ def test_finished_photos_are_left_alone(
     assert searched == [(90, 60)]
     assert (out / "a.png.json").stat().st_mtime_ns == before
     assert list(annotations(out)) == ["a.png", "b.jpg"]
-    assert "in 2 photos, 1 of them done before" in capsys.readouterr().out
+    assert len(json.loads((out / "annotations.json").read_text())["info"]["made_with"]) == 1
+    printed = capsys.readouterr().out
+    assert "in 2 photos, 1 of them done before" in printed
+    assert "settings" not in printed
 
 
 def test_a_second_call_does_not_forget_the_first_ones_photos(
