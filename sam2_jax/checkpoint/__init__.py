@@ -1,1 +1,1 @@
-"""Weights on disk: transformers' tensor names, safetensors files, the hub. What a pickle asks for is never run."""
+"""Weights on disk: names of tensors, files, the hub. What a pickle asks for is never run."""

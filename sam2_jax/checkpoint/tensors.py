@@ -163,8 +163,9 @@ def check_types(headers: Mapping[str, Header], source: str) -> None:
     """Raise ValueError for a tensor of a type that no SAM 2 checkpoint has."""
     for name, header in headers.items():
         if header.dtype not in _FLOATS.values():
+            known = ", ".join(_FLOATS.values())
             raise ValueError(
-                f"{source}: tensor {cut(name)} is {header.dtype}; expected one of {', '.join(_FLOATS.values())}. "
+                f"{source}: tensor {cut(name)} is {header.dtype}; expected one of {known}. "
                 "Quantised checkpoints are not supported: take the float32 or bfloat16 one"
             )
 
