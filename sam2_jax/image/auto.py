@@ -39,7 +39,7 @@ class _Auto:
     def _type_of(cls, model: str | Path, where: dict[str, Any]) -> str:
         """The model_type of a hub id or folder, if it is one of this class's."""
         folder = HubFolder(model, **where)
-        if folder.file is not None and not (folder.file.parent / "config.json").is_file():
+        if folder.file is not None and folder.find("config.json") is None:
             return "sam2_video"  # a file of Meta's, which holds all
         path = folder.get("config.json")
         return cls._known(read_json_object(path).get("model_type"), str(path))

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from small_models import model_of, random_tensors, smallest_config
 
 from sam2_jax import (
+    AutoModel,
     Sam2Config,
     Sam2HieraDetModel,
     Sam2Model,
@@ -105,6 +106,7 @@ def test_a_file_of_another_size_takes_the_configuration_beside_it(
     CONFIG.save_pretrained(tmp_path)
     assert Sam2Model.from_pretrained(path).config == CONFIG
     assert pipeline("mask-generation", model=str(path)).model.config == CONFIG
+    assert AutoModel.from_pretrained(str(path)).config == CONFIG
     assert main(["convert", str(path), str(tmp_path / "out"), "--to", "flax"]) == 0
     assert Sam2Model.from_pretrained(tmp_path / "out").config == CONFIG
 
