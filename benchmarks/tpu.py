@@ -35,7 +35,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.common import SIZES, parser, report, table
 from sam2_jax import Sam2Config, released_config
-from sam2_jax.model.layers import compiling_for
 from sam2_jax.model.sam2 import Sam2
 
 TOPOLOGY = "v5e:2x2x1"
@@ -110,14 +109,13 @@ def programs(config: Sam2Config, dtype: str, batch: int, prompts: int) -> Iterat
     pixels = jax.ShapeDtypeStruct((batch, *config.image_size, 3), jnp.float32)
     points = jax.ShapeDtypeStruct((batch, prompts, 1, 2), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch, prompts, 1), jnp.int32)
-    with compiling_for("tpu"):
-        # Shapes only: parameters have no part in compiling, and the largest network's take a while to make.
-        params = jax.eval_shape(module.init, jax.random.key(0), pixels, points, labels)["params"]
-        encode = partial(module.apply, method="encode_image")
-        embeddings = jax.eval_shape(encode, {"params": params}, pixels)
-        yield compile_program(f"encoder, batch {batch}", module, "encode_image", mesh, params, pixels)
-        name = f"decoder, batch {batch}, {prompts} prompt{'s' * (prompts > 1)} each"
-        yield compile_program(name, module, "decode_masks", mesh, params, embeddings, points, labels)
+    # Shapes only: parameters have no part in compiling, and the largest network's take a while to make.
+    params = jax.eval_shape(module.init, jax.random.key(0), pixels, points, labels)["params"]
+    encode = partial(module.apply, method="encode_image")
+    embeddings = jax.eval_shape(encode, {"params": params}, pixels)
+    yield compile_program(f"encoder, batch {batch}", module, "encode_image", mesh, params, pixels)
+    name = f"decoder, batch {batch}, {prompts} prompt{'s' * (prompts > 1)} each"
+    yield compile_program(name, module, "decode_masks", mesh, params, embeddings, points, labels)
 
 
 HEAD = [

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.config import Sam2HieraDetConfig
-from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, one_by_one, platform, recording
+from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, one_by_one, recording
+from sam2_jax.model.platforms import for_each_platform, on_cpu
 from sam2_jax.model.positions import resize_bicubic
 
 
@@ -70,7 +71,7 @@ class MultiScaleAttention(nn.Module):
         Sows the weights [B, N, heads, h' * w', h * w] into collection "attentions".
         """
         dense = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
-        project = Dense(3 * self.features, name="qkv", **dense)
+        project = Dense(x.shape[-1], 3 * self.features, name="qkv", **dense)
         # A filling token is zero, so its projection is the bias: known without computing it for each.
         filling = project(jnp.zeros(x.shape[-1:], self.dtype))
         windows = window_partition(project(x), self.window, filling)
@@ -88,7 +89,7 @@ class MultiScaleAttention(nn.Module):
         if wanted:
             self.sow("attentions", "weights", weights)
         out = window_unpartition(out.reshape(query.shape), height, width)
-        return Dense(self.features, name="proj", **dense)(out)
+        return Dense(self.features, self.features, name="proj", **dense)(out)
 
 
 class MultiScaleBlock(nn.Module):
@@ -115,7 +116,7 @@ class MultiScaleBlock(nn.Module):
         y = layer_norm(epsilon, **types, name="layer_norm1")(x)
         if x.shape[-1] != self.features:
             # The shortcut is projected from the normalised input, then pooled.
-            shortcut = Dense(self.features, kernel_init=kernel_init, name="proj", **types)(y)
+            shortcut = Dense(x.shape[-1], self.features, kernel_init=kernel_init, name="proj", **types)(y)
             if self.pool:
                 shortcut = max_pool(shortcut)
         x = shortcut + MultiScaleAttention(
@@ -197,8 +198,6 @@ _BAND_TOKENS = 4096
 
 def _bands(batch: int, height: int, width: int, tile: int) -> int:
     """Into how many equal bands of whole tiles to cut maps, each band of about _BAND_TOKENS tokens."""
-    if platform() != "cpu":
-        return 1
     rows = height // tile
     most = max(_BAND_TOKENS // (batch * tile * width), 1)
     return rows // max(n for n in range(1, most + 1) if rows % n == 0)
@@ -271,6 +270,7 @@ class Hiera(nn.Module):
         tiles = (1, height // window.shape[1], width // window.shape[2], 1)
         return resize_bicubic(background, height, width) + jnp.tile(window, tiles)
 
+    @for_each_platform
     def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
         """Map pixels [B, H, W, 3] to the last map of each stage, at strides 4, 8, 16 and 32."""
         height, width = (
@@ -327,6 +327,8 @@ class Hiera(nn.Module):
         wanted = [i for i in range(run.first, run.end) if i in self.config.stage_ends or i == run.end - 1]
         batch = (x.pixels if isinstance(x, Image) else x).shape[0]
         bands = _bands(batch, height, width, run.tile)
+        if bands > 1 and not on_cpu():
+            bands = 1
         rows = height // bands
 
         def run_band(module: "Hiera", index: jax.Array) -> tuple[jax.Array, ...]:

@@ -4,16 +4,16 @@ Precision policy: modules compute in `dtype` and hold parameters in `param_dtype
 softmax and positional encodings are always float32.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sam2_jax.model.platforms import by_platform, on_cpu
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -24,40 +24,6 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-_platform: ContextVar[str | None] = ContextVar("platform", default=None)
-
-
-def platform() -> str:
-    """The platform that programs traced now are for: "cpu", "gpu" or "tpu"."""
-    return _platform.get() or jax.default_backend()
-
-
-@contextmanager
-def compiling_for(name: str) -> Iterator[None]:
-    """Inside, trace programs for another platform than this process runs on: ahead of time, for a TPU say."""
-    token = _platform.set(name)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
-
-
-def _dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
-    """Matrix product that a CPU accumulates and returns in float32, its fast path for bfloat16."""
-    wanted = jnp.float32 if platform() == "cpu" else None
-    return jax.lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=wanted, **options)
-
-
-class Dense(nn.Dense):
-    """Linear layer over the last axis; the bias is added before the result is rounded to `dtype`."""
-
-    dot_general: Any = _dot_general
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Map inputs [..., C] to [..., features]."""
-        return super().__call__(inputs).astype(self.dtype)
-
-
 class Linear(NamedTuple):
     """The weights of a linear layer: kernel [C, F], bias [F]."""
 
@@ -65,10 +31,14 @@ class Linear(NamedTuple):
     bias: jax.Array
 
     def __call__(self, x: jax.Array, dtype: Any) -> jax.Array:
-        """Map x [..., C] to [..., F] in a computing type."""
-        numbers = (((x.ndim - 1,), (0,)), ((), ()))
-        out = _dot_general(x.astype(dtype), self.kernel.astype(dtype), numbers)
-        return (out + self.bias.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(dtype)
+        """Map x [..., C] to [..., F] in a computing type; the bias is added before the result is rounded.
+
+        A CPU accumulates and returns products of bfloat16 in float32, its fast path.
+        """
+        operands = x.astype(dtype), self.kernel.astype(dtype), self.bias.astype(dtype)
+        if dtype == jnp.float32:
+            return _linear(*operands)
+        return by_platform(partial(_linear, accumulate=jnp.float32), _linear, *operands)
 
     def then(self, following: "Linear") -> "Linear":
         """Both layers as one, [C, F] and [F, G] as [C, G]: equal but for rounding."""
@@ -77,41 +47,33 @@ class Linear(NamedTuple):
         return Linear(product(first.kernel, second.kernel), product(first.bias, second.kernel) + second.bias)
 
 
-class LinearWeights(nn.Module):
-    """A linear layer given as its weights, for callers that join them with others."""
-
-    in_features: int
-    features: int
-    param_dtype: Any = jnp.float32
-    kernel_init: Callable[..., jax.Array] = nn.initializers.normal(0.02)
-
-    @nn.compact
-    def __call__(self) -> Linear:
-        """Return kernel [in_features, features] and bias [features]."""
-        shape = (self.in_features, self.features)
-        return Linear(
-            self.param("kernel", self.kernel_init, shape, self.param_dtype),
-            self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype),
-        )
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, accumulate: Any = None) -> jax.Array:
+    numbers = (((x.ndim - 1,), (0,)), ((), ()))
+    out = jax.lax.dot_general(x, kernel, numbers, preferred_element_type=accumulate)
+    return (out + bias.astype(out.dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
-class PointwiseConv(nn.Module):
-    """1x1 convolution: a linear layer over channels whose kernel has the shape of a convolution's."""
+class Dense(nn.Module):
+    """Linear layer over the last axis, to be called, or asked for its weights to be joined with others.
+
+    convolution: the kernel is stored as that of a 1x1 convolution.
+    """
 
     in_features: int
     features: int
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = nn.initializers.normal(0.02)
+    convolution: bool = False
 
     def setup(self) -> None:
-        shape = (1, 1, self.in_features, self.features)
+        shape = (1, 1) * self.convolution + (self.in_features, self.features)
         self.kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
 
     def weights(self) -> Linear:
-        """The layer as its weights, to be joined with others."""
-        return Linear(self.kernel[0, 0], self.bias)
+        """The layer as kernel [in_features, features] and bias [features]."""
+        return Linear(self.kernel.reshape(self.in_features, self.features), self.bias)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [..., in_features] to [..., features]."""
@@ -142,9 +104,7 @@ class MLP(nn.Module):
         """Map x [..., C] to [..., features[-1]]."""
         names = ["proj_in", *(f"layers_{i}" for i in range(len(self.features) - 2)), "proj_out"]
         for name, width in zip(names, self.features, strict=True):
-            x = Dense(
-                width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init, name=name
-            )(x)
+            x = Dense(x.shape[-1], width, self.dtype, self.param_dtype, self.kernel_init, name=name)(x)
             if name != "proj_out":
                 x = self.activation(x)
         return x
@@ -182,15 +142,9 @@ def one_by_one(
 
 # Fewer keys than this, as in all windows, make scores that no loop or special kernel is worth.
 _MANY_KEYS = 1024
-
-
-def _query_chunk() -> int:
-    """Queries per step where full attention goes in steps.
-
-    So few that the scores of 4096 keys stay near a CPU's second-level cache, so many that an accelerator is
-    busy.
-    """
-    return 256 if platform() == "cpu" else 1024
+# Queries per step where full attention goes in steps: so few that the scores of 4096 keys stay near a CPU's
+# second-level cache, so many that an accelerator is busy.
+_QUERIES_PER_STEP = {"cpu": 256, "cuda": 1024, "tpu": 1024}
 
 
 def attend(
@@ -200,32 +154,51 @@ def attend(
     bias: jax.Array | None = None,
     *,
     return_weights: bool = False,
-    implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scaled dot-product attention, softmax in float32: the one entry point for every backend.
 
     query is [B, P, Q, H, D]; key and value are [B, P, K, H, D]; bias, float32, broadcasts to
     [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
-    implementation is "plain" or one of IMPLEMENTATIONS; None takes the best for the platform and the shapes.
     Returns ([B, P, Q, H, D] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
-    chosen = implementation or best_implementation(query, key, plain=return_weights or bias is not None)
-    if chosen != "plain":
-        return IMPLEMENTATIONS[chosen](query, key, value), None
-    out, weights, total = _attend_plain(query, key, value, bias)
-    return out, weights / total if return_weights else None
+    if return_weights or bias is not None:
+        out, weights, total = _attend_plain(query, key, value, bias)
+        return out, weights / total if return_weights else None
+    best = {name: best_implementation(query, key, name) for name in _QUERIES_PER_STEP}
+    if set(best.values()) == {"plain"}:
+        return _attend_plain(query, key, value, None)[0], None
+    on = {name: IMPLEMENTATIONS[best[name]] for name in best}
+
+    def accelerator(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        if best["cuda"] == best["tpu"]:
+            return on["tpu"](query, key, value)
+        return jax.lax.platform_dependent(query, key, value, cuda=on["cuda"], default=on["tpu"])
+
+    return by_platform(on["cpu"], accelerator, query, key, value), None
 
 
-def best_implementation(query: jax.Array, key: jax.Array, *, plain: bool = False) -> str:
-    """Name the implementation for these shapes and types on the platform; plain if nothing else will do."""
-    batch, objects, queries, _, width = query.shape
-    if plain or key.shape[2] < _MANY_KEYS or key.shape[:2] != (batch, objects):
+def best_implementation(query: jax.Array, key: jax.Array, platform: str) -> str:
+    """Name the best of IMPLEMENTATIONS for these shapes and types on platform "cpu", "cuda" or "tpu"."""
+    queries, width = query.shape[2], query.shape[4]
+    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2]:
         return "plain"
     # cuDNN's conditions. On short key rows XLA's own fusions do better.
-    if platform() == "gpu" and query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128:
+    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128
+    if platform == "cuda" and fits and _has_cudnn():
         return "cudnn"
-    chunk = _query_chunk()
+    chunk = _QUERIES_PER_STEP[platform]
     return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
+
+
+@lru_cache
+def _has_cudnn() -> bool:
+    """Whether a program with cuDNN's attention can be made here: it takes jaxlib's CUDA plugin, not a GPU."""
+    x = jax.ShapeDtypeStruct((1, 1, 1024, 1, 64), jnp.bfloat16)
+    try:
+        jax.eval_shape(_attend_cudnn, x, x, x)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def _attend_plain(
@@ -255,7 +228,8 @@ def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
 def _attend_chunked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written."""
     batch, objects, queries, heads, width = query.shape
-    chunk = min(_query_chunk(), queries)
+    is_on_cpu = on_cpu()
+    chunk = min(_QUERIES_PER_STEP["cpu" if is_on_cpu else "tpu"], queries)
 
     def by_head(x: jax.Array) -> jax.Array:
         return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, width)
@@ -274,7 +248,7 @@ def _attend_chunked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
 
     scaled = query * jnp.asarray(width**-0.5, query.dtype)
     operands = by_head(scaled), by_head(key), by_head(value)
-    all_heads = partial(jax.lax.map, attend_head) if platform() == "cpu" else jax.vmap(attend_head)
+    all_heads = partial(jax.lax.map, attend_head) if is_on_cpu else jax.vmap(attend_head)
     out = all_heads(operands)
     return out.reshape(batch, objects, heads, queries, width).swapaxes(2, 3)
 
@@ -285,5 +259,8 @@ def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(query.shape)
 
 
-# What `attend` may be told to use, beside "plain", which alone takes a bias and gives the weights.
-IMPLEMENTATIONS = {"chunked": _attend_chunked, "cudnn": _attend_cudnn}
+IMPLEMENTATIONS = {
+    "plain": lambda query, key, value: _attend_plain(query, key, value, None)[0],
+    "chunked": _attend_chunked,
+    "cudnn": _attend_cudnn,
+}

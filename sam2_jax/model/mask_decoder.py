@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from sam2_jax.config import Sam2MaskDecoderConfig
 from sam2_jax.model.layers import (
     MLP,
+    Dense,
     Linear,
-    PointwiseConv,
     gelu,
     layer_norm,
     one_by_one,
-    platform,
     recording,
 )
+from sam2_jax.model.platforms import for_each_platform, on_cpu
 from sam2_jax.model.two_way_transformer import TwoWayTransformer
 
 
@@ -136,8 +136,8 @@ class MaskDecoder(nn.Module):
             token(self.num_mask_tokens),
         )
         self.transformer = TwoWayTransformer(config, **types)
-        self.conv_s0 = PointwiseConv(width, width // 8, **types)
-        self.conv_s1 = PointwiseConv(width, width // 4, **types)
+        self.conv_s0 = Dense(width, width // 8, convolution=True, **types)
+        self.conv_s1 = Dense(width, width // 4, convolution=True, **types)
         self.upscale_conv1 = SubPixelUpsample(width // 4, **types)
         self.upscale_layer_norm = layer_norm(1e-6, **types)
         self.upscale_conv2 = SubPixelUpsample(width // 8, **types)
@@ -152,6 +152,7 @@ class MaskDecoder(nn.Module):
         """Layers that narrow pyramid levels at strides 4 and 8 to C / 8 and C / 4 channels."""
         return self.conv_s0.weights(), self.conv_s1.weights()
 
+    @for_each_platform
     def __call__(
         self,
         features: tuple[jax.Array, jax.Array, jax.Array],
@@ -208,7 +209,8 @@ class MaskDecoder(nn.Module):
             min_score=min_score,
             first=1 if multimask_output else 0,
         )
-        if platform() != "cpu" or self._records() or height * width < _LARGE_MAP:
+        several = batch > 1 or objects > 1
+        if not several or self._records() or height * width < _LARGE_MAP or not on_cpu():
             return decode(self, inputs)
 
         def decode_image(module: MaskDecoder, inputs: Objects) -> MaskPrediction:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2VisionConfig
-from sam2_jax.model.layers import Linear, PointwiseConv
+from sam2_jax.model.layers import Dense, Linear
 
 
 def upsample_nearest(x: jax.Array) -> jax.Array:
@@ -25,12 +25,13 @@ class FeaturePyramid(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.convs = [
-            PointwiseConv(
+            Dense(
                 channels,
                 config.fpn_hidden_size,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 kernel_init=nn.initializers.normal(config.initializer_range),
+                convolution=True,
             )
             for channels in config.backbone_channel_list
         ]

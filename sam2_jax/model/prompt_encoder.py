@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2PromptEncoderConfig
-from sam2_jax.model.layers import PointwiseConv, gelu, layer_norm
+from sam2_jax.model.layers import Dense, gelu, layer_norm
 from sam2_jax.model.positions import RandomFourierEmbedding
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
@@ -36,7 +36,7 @@ class MaskEmbedding(nn.Module):
         x = gelu(layer_norm(epsilon, **types, name="layer_norm1")(x))
         x = nn.Conv(channels, (2, 2), (2, 2), name="conv2", **conv)(x)
         x = gelu(layer_norm(epsilon, **types, name="layer_norm2")(x))
-        return PointwiseConv(channels, config.hidden_size, name="conv3", **types)(x)
+        return Dense(channels, config.hidden_size, convolution=True, name="conv3", **types)(x)
 
 
 class PromptEncoder(nn.Module):

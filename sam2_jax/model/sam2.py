@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from sam2_jax.config import Sam2Config, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
-from sam2_jax.model.layers import Linear, one_by_one, platform, recording
+from sam2_jax.model.layers import Linear, one_by_one, recording
 from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
 from sam2_jax.model.neck import FeaturePyramid
+from sam2_jax.model.platforms import for_each_platform, on_cpu
 from sam2_jax.model.positions import RandomFourierEmbedding, sine_positions
 from sam2_jax.model.prompt_encoder import PADDING, PromptEncoder
 
@@ -50,6 +51,7 @@ class VisionEncoder(nn.Module):
         self.backbone = Hiera(self.config.backbone_config, **types, remat=self.remat)
         self.neck = FeaturePyramid(self.config, **types)
 
+    @for_each_platform
     def __call__(self, pixel_values: jax.Array, narrow: tuple[Linear, ...] = ()) -> VisionFeatures:
         """Map pixels [B, H, W, 3] to features; narrow holds layers that the finest levels go through last."""
         last, levels = self._encode_batch(pixel_values, narrow)
@@ -72,7 +74,7 @@ class VisionEncoder(nn.Module):
         """Encode images, on a CPU one after the other: its cache holds the maps of one at best."""
         batch, height, width, _ = pixel_values.shape
         records = any(recording(self, name) for name in ("hidden_states", "attentions"))
-        if platform() != "cpu" or batch == 1 or records or height * width < _LARGE_IMAGE:
+        if batch == 1 or records or height * width < _LARGE_IMAGE or not on_cpu():
             return self._encode(pixel_values, narrow)
         encode = partial(VisionEncoder._encode, narrow=narrow)
         return one_by_one(self, encode, pixel_values, 0, batch)
@@ -103,11 +105,13 @@ class Sam2(nn.Module):
             "no_memory_embedding", nn.initializers.zeros, (1, 1, width), self.param_dtype
         )
 
+    @for_each_platform
     def encode_image(self, pixel_values: jax.Array) -> ImageEmbeddings:
         """Embed pixels [B, H, W, 3] as [B, H/4, W/4, C/8], [B, H/8, W/8, C/4] and [B, H/16, W/16, C]."""
         fine, middle, coarse = self.image_features(pixel_values).levels
         return fine, middle, coarse + self.no_memory_embedding[None].astype(self.dtype)
 
+    @for_each_platform
     def image_features(self, pixel_values: jax.Array) -> VisionFeatures:
         """Features of pixels [B, H, W, 3], the two finer levels narrowed to C / 8 and C / 4 for the decoder.
 
@@ -142,6 +146,7 @@ class Sam2(nn.Module):
         token_mask = jnp.pad(labels != PADDING, ((0, 0), (0, 0), (0, 1)), constant_values=True)
         return sparse, token_mask, self.prompt_encoder.embed_masks(masks, height, width)
 
+    @for_each_platform
     def decode_masks(
         self,
         image_embeddings: ImageEmbeddings,
@@ -180,6 +185,7 @@ class Sam2(nn.Module):
         )
         return self.mask_decoder.select(prediction, multimask_output)
 
+    @for_each_platform
     def __call__(
         self,
         pixel_values: jax.Array,

@@ -29,7 +29,6 @@ from sam2_jax.model.layers import (
     MLP,
     Dense,
     Linear,
-    LinearWeights,
     attend,
     layer_norm,
     recording,
@@ -57,9 +56,7 @@ class SelfAttention(nn.Module):
         init = nn.initializers.normal(0.02)
 
         def project(x: jax.Array, name: str) -> jax.Array:
-            return Dense(width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init, name=name)(
-                x
-            )
+            return Dense(x.shape[-1], width, self.dtype, self.param_dtype, init, name=name)(x)
 
         def heads(x: jax.Array, name: str) -> jax.Array:
             return project(x, name).reshape(*x.shape[:3], self.num_heads, width // self.num_heads)
@@ -110,21 +107,21 @@ class CrossAttention(nn.Module):
     param_dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        types = {"param_dtype": self.param_dtype, "kernel_init": nn.initializers.normal(0.02)}
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.q_proj, self.k_proj, self.v_proj = (
-            LinearWeights(self.features, self.inner_dim, **types) for _ in range(3)
+            Dense(self.features, self.inner_dim, **types) for _ in range(3)
         )
-        self.o_proj = LinearWeights(self.inner_dim, self.features, **types)
+        self.o_proj = Dense(self.inner_dim, self.features, **types)
 
     def projection(self, name: str, x: jax.Array) -> Projection:
         """The image [B, P or 1, K, C] as seen through projection "q_proj", "k_proj" or "v_proj"."""
-        linear: Linear = getattr(self, name)()
+        linear: Linear = getattr(self, name).weights()
         kernel, bias = (p.astype(self.dtype) for p in linear)
         heads = self.num_heads, self.inner_dim // self.num_heads
         return Projection(x.astype(self.dtype), kernel.reshape(-1, *heads), bias.reshape(heads))
 
     def _heads(self, name: str, tokens: jax.Array) -> jax.Array:
-        projected = getattr(self, name)()(tokens, self.dtype)
+        projected = getattr(self, name)(tokens)
         return projected.reshape(*tokens.shape[:3], self.num_heads, self.inner_dim // self.num_heads)
 
     def _record(self, weights: jax.Array) -> None:
@@ -156,7 +153,7 @@ class TokenToImageAttention(CrossAttention):
             preferred_element_type=jnp.float32,
         )
         out = out + values.bias.reshape(1, 1, 1, *values.bias.shape)
-        return self.o_proj()(out.reshape(*tokens.shape[:3], self.inner_dim), self.dtype)
+        return self.o_proj(out.reshape(*tokens.shape[:3], self.inner_dim))
 
 
 class ImageToTokenAttention(CrossAttention):
@@ -181,7 +178,7 @@ class ImageToTokenAttention(CrossAttention):
         weights = unnormalised_softmax(scores, axis=-1)
         weights = weights / weights.sum(axis=-1, keepdims=True)
         self._record(weights.swapaxes(2, 3))
-        kernel, out_bias = self.o_proj()
+        kernel, out_bias = self.o_proj.weights()
         kernel = kernel.astype(self.dtype).reshape(*key.shape[3:], self.features)
         merged = jnp.einsum("bpthd,hdc->bphtc", value, kernel)
         out = _product("bpkht,bphtc->bpkc", weights.astype(self.dtype), merged)

@@ -1,6 +1,5 @@
 """Rung 1: the layers by themselves, where ports of SAM 2 to JAX have gone wrong."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,10 +17,12 @@ from tolerances import assert_close
 from transformers.models.sam2 import modeling_sam2
 
 from parity.oracle import Pair, channels_first, channels_last, to_torch
+from sam2_jax.model import layers
 from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
-from sam2_jax.model.layers import attend, best_implementation, compiling_for, gelu, layer_norm
+from sam2_jax.model.layers import IMPLEMENTATIONS, attend, best_implementation, gelu, layer_norm
 from sam2_jax.model.mask_decoder import SubPixelUpsample, from_sub_pixels, to_sub_pixels
 from sam2_jax.model.neck import upsample_nearest
+from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.positions import resize_bicubic
 
 
@@ -123,20 +124,19 @@ def test_attention_equals_torch_as_the_platform_chooses(queries: int, keys: int)
 
 
 @pytest.mark.parametrize("implementation", ["plain", "chunked"])
-@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "accelerator"])
 def test_every_implementation_of_attention_agrees(implementation: str, platform: str) -> None:
     inputs = attention_inputs(2048, 1024)
-    with compiling_for(platform):  # which sets the chunk, and whether heads go one by one
-        ours, _ = jax.jit(partial(attend, implementation=implementation))(*inputs)
+    with tracing_for(platform):  # which sets the chunk, and whether heads go one by one
+        ours = jax.jit(lambda *x: IMPLEMENTATIONS[implementation](*x))(*inputs)
     assert_close("features", f"attention, {implementation}", ours[:, 0], torch_attention(inputs))
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs an NVIDIA GPU")
 def test_attention_of_cudnn_agrees() -> None:
     inputs = tuple(jnp.asarray(x, jnp.bfloat16) for x in attention_inputs(2048, 2048))
-    plain, _ = attend(*inputs, implementation="plain")
-    cudnn, _ = attend(*inputs, implementation="cudnn")
-    np.testing.assert_allclose(cudnn.astype(jnp.float32), plain.astype(jnp.float32), atol=0.02)
+    plain, cudnn = (IMPLEMENTATIONS[name](*inputs).astype(jnp.float32) for name in ("plain", "cudnn"))
+    np.testing.assert_allclose(cudnn, plain, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +146,25 @@ def test_attention_of_cudnn_agrees() -> None:
         ("cpu", jnp.bfloat16, 4096, 96, "chunked"),
         ("cpu", jnp.float32, 196, 96, "plain"),  # a window
         ("cpu", jnp.float32, 4100, 96, "plain"),  # no whole number of chunks
-        ("gpu", jnp.bfloat16, 4096, 96, "cudnn"),
-        ("gpu", jnp.bfloat16, 4096, 56, "cudnn"),
-        ("gpu", jnp.bfloat16, 4096, 72, "cudnn"),
-        ("gpu", jnp.bfloat16, 4096, 20, "chunked"),  # not divisible by 8
-        ("gpu", jnp.bfloat16, 4096, 136, "chunked"),  # too wide
-        ("gpu", jnp.float32, 4096, 96, "chunked"),
-        ("gpu", jnp.bfloat16, 196, 96, "plain"),
+        ("cuda", jnp.bfloat16, 4096, 96, "cudnn"),
+        ("cuda", jnp.bfloat16, 4096, 56, "cudnn"),
+        ("cuda", jnp.bfloat16, 4096, 72, "cudnn"),
+        ("cuda", jnp.bfloat16, 4096, 20, "chunked"),  # not divisible by 8
+        ("cuda", jnp.bfloat16, 4096, 136, "chunked"),  # too wide
+        ("cuda", jnp.float32, 4096, 96, "chunked"),
+        ("cuda", jnp.bfloat16, 196, 96, "plain"),
         ("tpu", jnp.bfloat16, 4096, 96, "chunked"),
         ("tpu", jnp.bfloat16, 196, 96, "plain"),
     ],
 )
-def test_choice_of_attention(platform: str, dtype: Any, tokens: int, width: int, expected: str) -> None:
+def test_choice_of_attention(
+    platform: str, dtype: Any, tokens: int, width: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_has_cudnn", lambda: True)
     x = jax.ShapeDtypeStruct((1, 1, tokens, 4, width), dtype)
-    with compiling_for(platform):
-        assert best_implementation(x, x) == expected
-        assert best_implementation(x, x, plain=True) == "plain"
+    assert best_implementation(x, x, platform) == expected
+    monkeypatch.setattr(layers, "_has_cudnn", lambda: False)
+    assert best_implementation(x, x, platform) == expected.replace("cudnn", "chunked")
 
 
 def test_fourier_embedding_equals_transformers(pair: Pair) -> None:

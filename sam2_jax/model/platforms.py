@@ -1,0 +1,102 @@
+"""One network with a program of its own for each platform: which one a program is for is JAX's to know.
+
+It is settled when a program is lowered, long after the Python that traces it has run: one process lowers for
+its own devices, for others ahead of time, for several in one export. So where a CPU wants the work cut as an
+accelerator does not, both ways are traced, and lowering keeps the one that is needed
+(`jax.lax.platform_dependent`); no condition is left in what is compiled. That happens once around a whole
+method of the network, inside of which the platform is known. Most small networks come out the same for all
+platforms; those are traced once.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+_CPU, _ACCELERATOR = "cpu", "accelerator"
+# Tracing in the hope that no answer depends on the platform.
+_UNDECIDED = "all"
+
+# None outside of the methods that `for_each_platform` marks.
+_target: ContextVar[str | None] = ContextVar("target", default=None)
+
+
+class _PlatformMattersError(Exception):
+    """A program that was traced for all platforms at once cannot be."""
+
+
+@contextmanager
+def tracing_for(target: str) -> Iterator[None]:
+    """Inside, trace for "cpu", for "accelerator" or, as long as that does not matter, for "all"."""
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def on_cpu() -> bool:
+    """Whether the program that is traced is for a CPU, to be asked only where the answer changes it.
+
+    Outside of the methods that `for_each_platform` marks the answer is False, which is right everywhere.
+    """
+    target = _target.get()
+    if target == _UNDECIDED:
+        raise _PlatformMattersError
+    return target == _CPU
+
+
+def by_platform(cpu: Callable[..., T], accelerator: Callable[..., T], *operands: jax.Array) -> T:
+    """Call one of two functions of arrays, which differ in how they compute the same."""
+    if _target.get() is not None:
+        return (cpu if on_cpu() else accelerator)(*operands)
+    branches = _traced_for(_CPU, cpu), _traced_for(_ACCELERATOR, accelerator)
+    return jax.lax.platform_dependent(*operands, cpu=branches[0], default=branches[1])
+
+
+def for_each_platform(method: Method) -> Method:
+    """Mark a method of a Flax module inside of which the platform is to be known.
+
+    Where parameters are made or results recorded, nothing is cut to suit a platform but what `by_platform`
+    decides piece by piece.
+    """
+
+    @wraps(method)
+    def called(self: nn.Module, *args: Any, **options: Any) -> Any:
+        changes = self.is_initializing() or self.scope is None or self.scope.mutable is not False
+        if changes or _target.get() is not None:
+            return method(self, *args, **options)
+        module, variables = self.unbind()
+        leaves, structure = jax.tree.flatten((args, options))
+        is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
+        arrays = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
+
+        def apply(variables: Any, arrays: list[Any]) -> Any:
+            given = iter(arrays)
+            filled = [next(given) if is_one else leaf for leaf, is_one in zip(leaves, is_array, strict=True)]
+            args, options = jax.tree.unflatten(structure, filled)
+            return module.apply(variables, *args, method=method.__name__, **options)
+
+        try:
+            return _traced_for(_UNDECIDED, apply)(variables, arrays)
+        except _PlatformMattersError:
+            branches = _traced_for(_CPU, apply), _traced_for(_ACCELERATOR, apply)
+            return jax.lax.platform_dependent(variables, arrays, cpu=branches[0], default=branches[1])
+
+    return called  # type: ignore[return-value]
+
+
+def _traced_for(target: str, function: Callable[..., T]) -> Callable[..., T]:
+    def traced(*operands: Any) -> T:
+        with tracing_for(target):
+            return function(*operands)
+
+    return traced
