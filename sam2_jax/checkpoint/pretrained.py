@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -79,10 +80,23 @@ class PretrainedModel(Generic[Config]):
         # How from_pretrained was called, for what else lies in that folder.
         self._source: tuple[str | Path, dict[str, Any]] | None = None
         if params is None:
-            self.params = jax.jit(partial(initial, self.module))(jax.random.key(seed))
-        else:
-            names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
-            self.params = jax.tree.map(jnp.asarray, params)  # on the device once, not at every call
+            with computed_at_once():
+                params = jax.jit(partial(initial, self.module))(jax.random.key(seed))
+        self.params = params
+
+    @property
+    def params(self) -> Any:
+        """The parameters, a tree of arrays on the device. Others that fit may be put in their place.
+
+        Raises ValueError for names and shapes that are not those of the configured network.
+        """
+        return self._params
+
+    @params.setter
+    def params(self, params: Mapping[str, Any]) -> None:
+        names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
+        with computed_at_once(params):  # on the device once, not at every call
+            self._params = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), params)
 
     @classmethod
     def from_pretrained(
@@ -194,13 +208,25 @@ class PretrainedModel(Generic[Config]):
     def _run(self, method: str, *inputs: Any, record: tuple[str, ...] = (), **options: Any) -> Any:
         """Run a method of the module, compiled once for each shape of the inputs and value of the options.
 
-        Returns its result and what modules sowed into the collections to record.
+        Returns its result and what modules sowed into the collections to record. Under a transformation of
+        JAX it takes part in that, unless all it works on is known: then it is computed at once.
         """
-        return _apply(self.module, self.params, *inputs, **_fixed(method, record, options))
+        with computed_at_once(self.params, inputs):
+            return _apply(self.module, self.params, *inputs, **_fixed(method, record, options))
 
     def _compile(self, method: str, *inputs: Any, **options: Any) -> None:
         """Compile what `_run` would for inputs like these, arrays or their shapes, without running it."""
         _apply.lower(self.module, self.params, *inputs, **_fixed(method, (), options)).compile()
+
+
+def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:
+    """Inside, compute what has values, although a transformation of JAX may be tracing the program around it.
+
+    Where anything of the operands is itself traced, that is left to the transformation. So whatever is made
+    of known things, and kept, is never a tracer that outlives its trace.
+    """
+    is_known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operands))
+    return jax.ensure_compile_time_eval() if is_known else nullcontext()
 
 
 def _fixed(method: str, record: tuple[str, ...], options: Mapping[str, Any]) -> dict[str, Any]:

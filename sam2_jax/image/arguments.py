@@ -1,4 +1,9 @@
-"""What `Sam2Model` is called with: checked, brought to one form, padded to few shapes."""
+"""What `Sam2Model` is called with: checked, brought to one form, padded to few shapes.
+
+Anything may be traced by JAX, and then only its shape and type are checked: it has no values yet. The values
+of pixels, masks and embeddings that lie on a device are not fetched to be checked either. Nothing is put on a
+device here, so that what is known stays known inside of a transformation.
+"""
 
 from typing import Any
 
@@ -6,20 +11,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sam2_jax.checkpoint.pretrained import computed_at_once
+from sam2_jax.checks import read_flag, read_number, shown
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig
 from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
 from sam2_jax.model.sam2 import ImageEmbeddings
 
+Array = np.ndarray | jax.Array
 
-def check_pixels(pixel_values: Any, config: Sam2Config) -> jax.Array:
-    """Return pixel_values [B, H, W, 3] of the configured size as a JAX array, or raise ValueError."""
+
+def check_flag(name: str, value: Any, default: bool) -> bool:
+    """Return True or False; None is the default. Raises ValueError for anything else."""
+    return default if value is None else read_flag(name, value)
+
+
+def check_min_score(min_score: Any) -> Any:
+    """Return a least predicted IoU as float32, None as it is, or raise ValueError."""
+    if min_score is None or is_traced(min_score):
+        return min_score
+    return np.float32(read_number("min_score", min_score))
+
+
+def is_traced(values: Any) -> bool:
+    """Whether there is anything in an array, list or tree that JAX only traces."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def check_pixels(pixel_values: Any, config: Sam2Config) -> Array:
+    """Return pixel_values [B, H, W, C] of the configured size as an array, or raise ValueError."""
     expected = (*config.image_size, config.vision_config.backbone_config.num_channels)
     hint = "use the model's processor, or config.with_image_size for another size"
     return _pixels(pixel_values, expected, hint)
 
 
-def check_sized_pixels(pixel_values: Any, config: Sam2HieraDetConfig) -> jax.Array:
-    """Return pixel_values [B, H, W, 3] of any size the backbone divides as a JAX array, or raise."""
+def check_sized_pixels(pixel_values: Any, config: Sam2HieraDetConfig) -> Array:
+    """Return pixel_values [B, H, W, C] of any size the backbone divides as an array, or raise."""
     array = _pixels(pixel_values, ("height", "width", config.num_channels), "use the model's processor")
     if any(side % stride for side, stride in zip(array.shape[1:3], config.stride, strict=True)):
         raise ValueError(
@@ -29,12 +55,11 @@ def check_sized_pixels(pixel_values: Any, config: Sam2HieraDetConfig) -> jax.Arr
     return array
 
 
-def _pixels(pixel_values: Any, expected: tuple[int | str, ...], hint: str) -> jax.Array:
-    """Return pixels as a JAX array of the expected shape behind the batch, a word standing for any number."""
+def _pixels(pixel_values: Any, expected: tuple[int | str, ...], hint: str) -> Array:
+    """Return pixels as an array of the expected shape behind the batch, a word standing for any number."""
     if pixel_values is None:
         raise ValueError("pixel_values must be given: the processor makes them of images")
-    if not isinstance(pixel_values, jax.Array):
-        pixel_values = _as_array("pixel_values", pixel_values)
+    pixel_values = _as_array("pixel_values", pixel_values)
     shape = pixel_values.shape
     fits = len(shape) == 4 and all(
         found == wanted if isinstance(wanted, int) else found > 0
@@ -53,17 +78,28 @@ def _pixels(pixel_values: Any, expected: tuple[int | str, ...], hint: str) -> ja
             f"pixel_values must be normalised, floating point; got {pixel_values.dtype}: use the model's "
             "processor"
         )
-    return jnp.asarray(pixel_values)
+    return _as_float32(pixel_values)
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
+def _as_array(name: str, values: Any) -> Array:
+    """Return what is an array, or can be one, as that; what is on a device stays there."""
+    if isinstance(values, jax.Array):
+        return values
     try:
+        if is_traced(values):
+            return jnp.asarray(values)
         array = np.asarray(values)
     except (TypeError, ValueError) as error:  # lists of different lengths
         raise ValueError(f"{name} must be one array; the processor makes it") from error
     if array.dtype == object:
         raise ValueError(f"{name} must be an array of numbers; got {type(values).__name__}")
     return array
+
+
+def _as_float32(array: Array) -> Array:
+    """Return an array as float32, but leave bfloat16 on a device as it is."""
+    is_small = isinstance(array, jax.Array) and array.dtype == jnp.bfloat16
+    return array if is_small or array.dtype == np.float32 else array.astype(np.float32)
 
 
 def _require_finite(name: str, values: Any) -> None:
@@ -90,7 +126,8 @@ def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
             f"got {found if is_list else type(embeddings).__name__}: pass outputs.image_embeddings or what "
             "get_image_embeddings returns as it is"
         )
-    fine, middle, coarse = (jnp.asarray(x) for x in embeddings)
+    maps: Any = (_as_array("image_embeddings", x) for x in embeddings)
+    fine, middle, coarse = maps
     return fine, middle, coarse
 
 
@@ -109,7 +146,7 @@ def take_objects(x: Any, chunk: slice) -> Any:
 
 def check_prompts(
     points: Any, labels: Any, boxes: Any, masks: Any, batch: int | None
-) -> tuple[np.ndarray, np.ndarray, jax.Array | None]:
+) -> tuple[Array, Array, Array | None]:
     """Check prompts and bring them to points [B, P, N, 2], labels [B, P, N] and masks [B, 1 or P, h, w].
 
     A box is its two corners: the reference embeds it just so, and one form means one compiled function.
@@ -141,42 +178,62 @@ def check_prompts(
             f"got {masks.shape[1]}"
         )
     all_points, all_labels = zip(*parts, strict=True)
-    return np.concatenate(all_points, axis=2), np.concatenate(all_labels, axis=2), masks
+    return _concatenate(all_points), _concatenate(all_labels), masks
 
 
-def _check_points(points: Any, labels: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _concatenate(parts: tuple[Array, ...]) -> Array:
+    return _numpy_of(*parts).concatenate(parts, axis=2)
+
+
+def _numpy_of(*arrays: Array) -> Any:
+    """NumPy for what is known, `jax.numpy` where anything is traced."""
+    return jnp if is_traced(arrays) else np
+
+
+def _check_points(points: Any, labels: Any, batch: int) -> tuple[Array, Array]:
     points = _floats("input_points", points, 4, 2, "(batch, objects, points, 2)", batch)
-    labels = np.ones(points.shape[:3], np.int32) if labels is None else np.asarray(labels)
+    labels = np.ones(points.shape[:3], np.int32) if labels is None else _as_array("input_labels", labels)
     if labels.shape != points.shape[:3]:
         raise ValueError(
             f"input_labels must have the shape of the points, {points.shape[:3]}; got {labels.shape}"
         )
     allowed = (PADDING, NOT_A_POINT, 0, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
-    if not np.isin(labels, allowed).all():
-        raise ValueError(f"input_labels must be among {allowed}; got {sorted(set(labels.ravel().tolist()))}")
-    if not np.isfinite(points[labels != PADDING]).all():
+    if not is_traced(labels):
+        labels = np.asarray(labels)
+        if not np.isin(labels, allowed).all():
+            found = sorted(set(labels.ravel().tolist()))
+            raise ValueError(f"input_labels must be among {allowed}; got {shown(found)}")
+    numpy = _numpy_of(points, labels)
+    is_padding = labels[..., None] == PADDING
+    points = numpy.where(is_padding, np.float32(0), points)
+    if numpy is np and not np.isfinite(points).all():
         raise ValueError("input_points must be finite numbers; got NaN or infinity")
     return points, labels.astype(np.int32)
 
 
-def _check_boxes(boxes: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_boxes(boxes: Any, batch: int) -> tuple[Array, Array]:
     """Boxes as the points and labels of their corners; four NaN, the processor's padding, as padding."""
     boxes = _floats("input_boxes", boxes, 3, 4, "(batch, objects, 4)", batch)
-    is_padding = np.isnan(boxes).all(axis=-1, keepdims=True)
-    boxes = np.where(is_padding, 0, boxes)
+    numpy = _numpy_of(boxes)
+    is_padding = numpy.isnan(boxes).all(axis=-1, keepdims=True)
+    boxes = numpy.where(is_padding, np.float32(0), boxes)
+    corners = np.array([[[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]], np.int32)
+    labels = numpy.where(is_padding, np.int32(PADDING), corners)
+    points = boxes.reshape(*boxes.shape[:2], 2, 2)
+    if numpy is jnp:
+        return points, labels
     if not np.isfinite(boxes).all():
         raise ValueError(
             "input_boxes must be finite numbers, or four NaN for an object without a box; got NaN or infinity"
         )
     if (boxes[..., :2] > boxes[..., 2:]).any():
         raise ValueError("input_boxes must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1")
-    labels = np.where(is_padding, PADDING, np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]))
-    return boxes.reshape(*boxes.shape[:2], 2, 2), labels.astype(np.int32)
+    return points, labels
 
 
-def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> np.ndarray:
+def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> Array:
     try:
-        array = np.asarray(values, np.float32)
+        array = jnp.asarray(values, np.float32) if is_traced(values) else np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of shape {layout}; the processor makes it") from error
     if array.ndim != rank or array.shape[-1] != last or 0 in array.shape:
@@ -193,43 +250,62 @@ def _require_batch(name: str, found: int, batch: int) -> None:
         )
 
 
-def pad_prompts(
-    points: np.ndarray, labels: np.ndarray, objects: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def pad_prompts(points: Array, labels: Array, objects: int, count: int) -> tuple[Array, Array]:
     """Pad points [B, P, N, 2] and labels [B, P, N] to the given numbers of objects and of points."""
     extra = (0, 0), (0, objects - points.shape[1]), (0, count - points.shape[2])
-    return np.pad(points, (*extra, (0, 0))), np.pad(labels, extra, constant_values=PADDING)
+    numpy = _numpy_of(points, labels)
+    return numpy.pad(points, (*extra, (0, 0))), numpy.pad(labels, extra, constant_values=PADDING)
 
 
-def _check_masks(masks: Any, batch: int) -> jax.Array | None:
+def pad_objects(x: Array | None, objects: int) -> Array | None:
+    """Pad what an image has for each of its objects, x [B, P, ...]; what all share, and None, stays."""
+    if x is None or x.shape[1] in (1, objects):
+        return x
+    extra = [(0, objects - x.shape[1]) if axis == 1 else (0, 0) for axis in range(x.ndim)]
+    with computed_at_once(x):
+        return (jnp if isinstance(x, jax.Array) else np).pad(x, extra)
+
+
+def _check_masks(masks: Any, batch: int) -> Array | None:
     """Return mask logits as float32 [B, 1 or P, H, W], None as it is, or raise ValueError."""
     if masks is None:
         return None
-    if not isinstance(masks, jax.Array):
-        masks = _as_array("input_masks", masks)
+    masks = _as_array("input_masks", masks)
     dtype = masks.dtype
     if dtype.kind not in "fV":  # ml_dtypes' bfloat16 has kind V
         raise ValueError(
             f"input_masks must be logits, such as 20.0 * mask - 10 of a binary mask; got {dtype}"
         )
-    _require_finite("input_masks", masks)
+    require_logits("input_masks", masks)
     shape = np.shape(masks)
     if len(shape) == 5 and shape[2] == 1:
-        masks, shape = jnp.squeeze(jnp.asarray(masks), 2), (*shape[:2], *shape[3:])
+        masks, shape = masks.squeeze(2), (*shape[:2], *shape[3:])
     if len(shape) != 4 or 0 in shape:
         raise ValueError(
             f"input_masks must be logits of shape (batch, 1 or objects, height, width); got {shape}: choose "
             "one of an object's masks, such as pred_masks[:, :, 0]"
         )
     _require_batch("input_masks", shape[0], batch)
-    return jnp.asarray(masks, jnp.float32)
+    return masks if masks.dtype == np.float32 else masks.astype(np.float32)
 
 
-def check_similarity(similarity: Any, shape: tuple[int, ...]) -> jax.Array | None:
+def require_logits(name: str, masks: Any) -> None:
+    """Refuse NaN and infinity, and a binary mask in floating point, where the values are at hand."""
+    _require_finite(name, masks)
+    if isinstance(masks, np.ndarray) and masks.size:
+        least, most = masks.min(), masks.max()
+        if least == 0 and most in (1, 255) and np.isin(masks, (least, most)).all():
+            raise ValueError(
+                f"{name} must be logits, negative outside of the object; got only 0 and {most:g}: of a "
+                "binary mask, 20.0 * mask - 10 makes logits"
+            )
+
+
+def check_similarity(similarity: Any, shape: tuple[int, ...]) -> Array | None:
     """Bring attention_similarity to [B, P, heads, T, K]; transformers' [B * P, heads, T, K] is taken too."""
     if similarity is None:
         return None
-    array = jnp.asarray(similarity, jnp.float32)
+    array = _as_array("attention_similarity", similarity).astype(np.float32)
     batch, objects = shape[:2]
     if array.ndim == 4 and array.shape[0] in (1, batch * objects):
         lead = (1, 1) if array.shape[0] == 1 else (batch, objects)
@@ -240,16 +316,16 @@ def check_similarity(similarity: Any, shape: tuple[int, ...]) -> jax.Array | Non
     return array
 
 
-def check_target(target: Any, shape: tuple[int, ...]) -> jax.Array | None:
+def check_target(target: Any, shape: tuple[int, ...]) -> Array | None:
     """Return target_embedding [B, P, T, C], 1 where it repeats, None as it is, or raise ValueError."""
     if target is None:
         return None
-    array = jnp.asarray(target)
+    array = _as_float32(_as_array("target_embedding", target))
     _require_broadcast("target_embedding", array, shape, "(batch, objects, tokens, channels)")
     return array
 
 
-def _require_broadcast(name: str, array: jax.Array, shape: tuple[int, ...], layout: str) -> None:
+def _require_broadcast(name: str, array: Array, shape: tuple[int, ...], layout: str) -> None:
     fits = array.ndim == len(shape) and all(
         n in (1, wanted) for n, wanted in zip(array.shape, shape, strict=True)
     )

@@ -4,7 +4,6 @@ Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix B; Meta's SAM2Automati
 mask-generation pipeline.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checks import check_options, read_flag, shown
+from sam2_jax.image.clicks import batches_of_clicks, decode_clicks
 from sam2_jax.image.generation_options import OPTION_NAMES, PRESETS, MaskGenerationOptions, merge_options
 from sam2_jax.image.model import Sam2Model
-from sam2_jax.image.prompt_masks import MAX_LOGIT
 from sam2_jax.processing.boxes import xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
@@ -163,49 +162,35 @@ class AutomaticMaskGenerator:
         pixels = self.processor(images=in_float(cut) if self.options.resize_in_float else cut)["pixel_values"]
         embeddings = self.model.get_image_embeddings(pixels)
         scale = np.array(pixels.shape[2:0:-1])
-        waiting: deque[tuple[np.ndarray, Any, Any]] = deque()
-        for points in self._batches(grid):
-            waiting.append((points, *self._decode(embeddings, points * scale)))
+        waiting: deque[tuple[np.ndarray, Any]] = deque()
+        for points in batches_of_clicks(grid, self.options.points_per_batch):
+            waiting.append((points, self._decode(embeddings, points * scale)))
             if len(waiting) > 1:
                 yield self._judge(picture, crop, *waiting.popleft())
         while waiting:
             yield self._judge(picture, crop, *waiting.popleft())
 
-    def _batches(self, grid: np.ndarray) -> list[np.ndarray]:
-        """The grid in the fewest batches allowed, as equal as can be, since few sizes are compiled."""
-        count = math.ceil(len(grid) / (self.options.points_per_batch or len(grid)))
-        return np.array_split(grid, count)
-
     def _decode(self, embeddings: Any, points: np.ndarray) -> tuple[Any, Any]:
-        """Logits [N, M, h, w] and predicted IoU [N, M] for points in the network's pixels, on the device."""
+        """Logits and predicted IoU for points in the network's pixels, on the device."""
         options = self.options
-        least = options.pred_iou_thresh if options.pred_iou_thresh > 0 else None
-        clicks = points.astype(np.float32)[None, :, None]
-        outputs = self.model(
-            input_points=clicks,
-            image_embeddings=embeddings,
+        return decode_clicks(
+            self.model,
+            embeddings,
+            points,
             multimask_output=options.multimask_output,
-            min_score=None if options.use_m2m else least,
+            min_score=options.pred_iou_thresh if options.pred_iou_thresh > 0 else None,
+            use_m2m=options.use_m2m,
         )
-        logits, scores = outputs.pred_masks[0], outputs.iou_scores[0]
-        if not options.use_m2m:
-            return logits, scores
-        masks = logits.clip(-MAX_LOGIT, MAX_LOGIT).reshape(1, -1, *logits.shape[2:])
-        refined = self.model(
-            input_points=clicks.repeat(logits.shape[1], axis=1),
-            input_masks=masks,
-            image_embeddings=embeddings,
-            multimask_output=False,
-            min_score=least,
-        )
-        return refined.pred_masks[0].reshape(logits.shape), refined.iou_scores[0].reshape(scores.shape)
 
     def _judge(
-        self, picture: np.ndarray, crop: Box, points: np.ndarray, logits: Any, scores: Any
+        self, picture: np.ndarray, crop: Box, points: np.ndarray, decoded: tuple[Any, Any]
     ) -> tuple[list[Candidate], int]:
         """Of a batch's masks, those of enough score and stability whose box the crop does not cut off."""
         options = self.options
-        logits, scores = np.asarray(logits), np.asarray(scores)
+        count = self.model.config.mask_decoder_config.num_multimask_outputs if options.multimask_output else 1
+        logits, scores = (np.asarray(x) for x in decoded)
+        logits = logits.reshape(-1, count, *logits.shape[3:])[: len(points)]
+        scores = scores.reshape(-1, count)[: len(points)]
         x0, y0, x1, y1 = crop
         height, width = picture.shape[:2]
         corner = np.array([x0, y0, x0, y0])

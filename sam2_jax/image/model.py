@@ -9,21 +9,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES, HubFolder
-from sam2_jax.checkpoint.pretrained import PretrainedModel
+from sam2_jax.checkpoint.pretrained import PretrainedModel, computed_at_once
 from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
 from sam2_jax.image.arguments import (
+    Array,
     bucket,
     check_embeddings,
+    check_flag,
+    check_min_score,
     check_pixels,
     check_prompts,
     check_similarity,
     check_target,
+    is_traced,
+    pad_objects,
     pad_prompts,
     take_objects,
 )
@@ -43,9 +47,9 @@ _OBJECTS_PER_CALL = 64
 
 
 @partial(jax.jit, static_argnames="objects")
-def _first_objects(tree: Any, objects: int) -> Any:
-    """Drop padded objects: one small program for each number of objects, where slicing eagerly takes four."""
-    return jax.tree.map(lambda x: x[:, :objects], tree)
+def _joined(parts: list[Any], objects: int) -> Any:
+    """Join the objects of several calls and drop padded ones: one small program for each number of them."""
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=1)[:, :objects], *parts)
 
 
 def _fits(processor: Sam2Processor, usual: Sam2ImageProcessor) -> bool:
@@ -160,17 +164,18 @@ class Sam2Model(PretrainedModel[Sam2Config]):
     def get_image_features(
         self,
         pixel_values: Any,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        return_dict: bool = True,
+        output_hidden_states: bool | None = False,
+        output_attentions: bool | None = False,
+        return_dict: bool | None = True,
     ) -> Sam2VisionEncoderOutput:
         """Return all that the vision encoder makes of pixel_values [B, H, W, 3].
 
         fpn_hidden_states are maps [B, h, w, c], where transformers flattens them to [h * w, B, c]: the finer
         two narrowed to C/8 and C/4 channels for the decoder, the coarsest without the no-memory embedding
-        that `get_image_embeddings` adds. return_dict=False gives the tuple of what is there. Raises
-        ValueError as `get_image_embeddings` does.
+        that `get_image_embeddings` adds. return_dict=False gives the tuple of what is there; None is True.
+        Raises ValueError as `get_image_embeddings` does.
         """
+        return_dict = check_flag("return_dict", return_dict, True)
         record = wanted_records(output_hidden_states, output_attentions)
         pixels = check_pixels(pixel_values, self.config)
         features, recorded = self._run("image_features", pixels, record=record)
@@ -200,9 +205,13 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         Computed once for the weights that the model holds.
         """
         frequencies = self.params["shared_image_embedding"]["positional_embedding"]
-        if self._positions is None or self._positions[0] is not frequencies:
-            self._positions = frequencies, self._run("image_positions")[0]
-        return self._positions[1]
+        known = self._positions
+        if known is not None and known[0] is frequencies:
+            return known[1]
+        positions = self._run("image_positions")[0]
+        if not is_traced(positions):  # or it would outlive its trace
+            self._positions = frequencies, positions
+        return positions
 
     def compile(
         self,
@@ -290,9 +299,9 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         target_embedding: Any = None,
         *,
         min_score: float | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
+        output_attentions: bool | None = False,
+        output_hidden_states: bool | None = False,
+        return_dict: bool | None = True,
         original_sizes: Any = None,
         labels: Any = None,
     ) -> Sam2ImageSegmentationOutput:
@@ -310,9 +319,15 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         it; on a CPU that saves a third of the time.
         original_sizes and labels are accepted and unused, so that all the processor returns can be passed on.
 
-        Returns the outputs, as a tuple of what is there if return_dict is False. Raises ValueError for
-        shapes, labels or numbers that cannot be meant.
+        All but the flags may be traced by JAX; then only shapes are checked.
+
+        Returns the outputs, as a tuple of what is there if return_dict is False (None is True). Raises
+        ValueError for shapes, labels or numbers that cannot be meant.
         """
+        return_dict = check_flag("return_dict", return_dict, True)
+        multimask_output = check_flag("multimask_output", multimask_output, True)
+        record = wanted_records(output_hidden_states, output_attentions)
+        least = check_min_score(min_score)
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("exactly one of pixel_values and image_embeddings must be given")
         pixels: Any = None
@@ -333,30 +348,31 @@ class Sam2Model(PretrainedModel[Sam2Config]):
 
         recorded: dict[str, Any] = {}
         if pixels is not None:  # encoded last, so that no mistake above costs the time
-            record = wanted_records(output_hidden_states, output_attentions)
             embeddings, recorded = self._run("encode_image", pixels, record=record)
         # Tensors laid out by token, and the reference's own padding, leave no room for ours.
-        as_given = output_attentions or self.padding == "transformers"
+        as_given = "attentions" in record or self.padding == "transformers"
         if not as_given and bias is None and target is None:
             points, kinds = pad_prompts(points, kinds, points.shape[1], bucket(points.shape[2], 4))
 
-        outputs = []
-        for start in range(0, points.shape[1], _OBJECTS_PER_CALL):
+        objects = points.shape[1]
+        parts = []
+        for start in range(0, objects, _OBJECTS_PER_CALL):
             chunk = slice(start, start + _OBJECTS_PER_CALL)
-            outputs.append(
+            parts.append(
                 self._decode(
                     embeddings,
                     points[:, chunk],
                     kinds[:, chunk],
                     *(take_objects(x, chunk) for x in (masks, bias, target)),
-                    min_score=min_score,
+                    min_score=least,
                     multimask_output=multimask_output,
-                    record=("attentions",) if output_attentions else (),
+                    record=tuple(name for name in record if name == "attentions"),
                 )
             )
-        prediction, attentions = outputs[0]
-        if len(outputs) > 1:
-            prediction, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
+        if len(parts) > 1 or parts[0][0].iou_scores.shape[1] > objects:
+            with computed_at_once(parts):
+                parts = [_joined(parts, objects)]
+        prediction, attentions = parts[0]
         records = self._backbone_records(recorded)
         output = Sam2ImageSegmentationOutput(
             iou_scores=prediction.iou_scores,
@@ -365,7 +381,7 @@ class Sam2Model(PretrainedModel[Sam2Config]):
             image_embeddings=embeddings,
             vision_hidden_states=records.get("hidden_states"),
             vision_attentions=records.get("attentions"),
-            mask_decoder_attentions=_decoder_attentions(attentions) if output_attentions else None,
+            mask_decoder_attentions=_decoder_attentions(attentions) if attentions else None,
         )
         return output.or_tuple(return_dict)
 
@@ -385,40 +401,34 @@ class Sam2Model(PretrainedModel[Sam2Config]):
     def _decode(
         self,
         embeddings: ImageEmbeddings,
-        points: np.ndarray,
-        labels: np.ndarray,
-        masks: Any,
-        bias: Any,
-        target: Any,
+        points: Array,
+        labels: Array,
+        masks: Array | None,
+        bias: Array | None,
+        target: Array | None,
         *,
-        min_score: float | None,
+        min_score: Any,
         multimask_output: bool,
         record: tuple[str, ...],
     ) -> Any:
-        """Decode up to _OBJECTS_PER_CALL objects, their number padded to a compiled one and cut again."""
+        """Decode up to _OBJECTS_PER_CALL objects, their number padded to one that is compiled."""
         objects = points.shape[1]
-        padded = objects if record or self.padding == "transformers" else bucket(objects, 2)
-        points, labels = pad_prompts(points, labels, padded, points.shape[2])
-
-        def fill(x: Any) -> Any:
-            if x is None or x.shape[1] == 1 or padded == objects:
-                return x
-            return jnp.pad(x, [(0, padded - objects) if axis == 1 else (0, 0) for axis in range(x.ndim)])
-
+        if not record and self.padding != "transformers":
+            objects = bucket(objects, 2)
+        points, labels = pad_prompts(points, labels, objects, points.shape[2])
         prediction, recorded = self._run(
             "decode_masks",
             embeddings,
             points,
             labels,
-            *(fill(x) for x in (masks, bias, target)),
+            *(pad_objects(x, objects) for x in (masks, bias, target)),
             self.get_image_wide_positional_embeddings(),
-            None if min_score is None else np.float32(min_score),
+            min_score,
             record=record,
             multimask_output=multimask_output,
             mask_padding=self.padding == "masked",
         )
-        result = prediction, dict(recorded)
-        return result if padded == objects else _first_objects(result, objects)
+        return prediction, dict(recorded)
 
 
 def _decoder_attentions(recorded: Mapping[str, Any]) -> dict[str, jax.Array]:

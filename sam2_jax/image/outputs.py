@@ -67,14 +67,15 @@ class Sam2ImageSegmentationOutput(ModelOutput):
 class Sam2VisionEncoderOutput(ModelOutput):
     """What the vision encoder makes of B images, channels last, in the model's dtype.
 
-    last_hidden_state: the backbone's last map [B, H/32, W/32, 8 E], E being its first width. On request,
-    hidden_states: each block's input and the last output [B, h, w, C]; attentions: each block's weights
-    [B, windows, heads, queries, keys], float32. fpn_hidden_states: the pyramid's maps [B, H/s, W/s, C] at
-    strides s of 4, 8 and 16. fpn_position_encoding: the sinusoidal position of every cell of these maps,
-    [B, H/s, W/s, fpn_hidden_size], always float32.
+    last_hidden_state: the backbone's last map [B, H/32, W/32, 8 E], E being its first width. pooler_output:
+    None, as there. On request, hidden_states: each block's input and the last output [B, h, w, C];
+    attentions: each block's weights [B, windows, heads, queries, keys], float32. fpn_hidden_states: the
+    pyramid's maps [B, H/s, W/s, C] at strides s of 4, 8 and 16. fpn_position_encoding: the sinusoidal
+    position of every cell of these maps, [B, H/s, W/s, fpn_hidden_size], always float32.
     """
 
     last_hidden_state: jax.Array
+    pooler_output: None = None
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
     fpn_hidden_states: tuple[jax.Array, ...] | None = None

@@ -29,5 +29,6 @@ class PromptableModel(Protocol):
         input_masks: Any = None,
         image_embeddings: ImageEmbeddings | None = None,
         multimask_output: bool = True,
+        min_score: float | None = None,
     ) -> Sam2ImageSegmentationOutput:
         """Decode masks for prompts on encoded images."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from sam2_jax.checkpoint.pretrained import PretrainedModel
 from sam2_jax.config import Sam2HieraDetConfig, Sam2VisionConfig
-from sam2_jax.image.arguments import check_sized_pixels
+from sam2_jax.image.arguments import check_flag, check_sized_pixels
 from sam2_jax.image.outputs import Sam2HieraDetModelOutput, Sam2VisionEncoderOutput
 from sam2_jax.model.sam2 import VisionFeatures
 
@@ -21,16 +21,17 @@ class Sam2VisionModel(PretrainedModel[Sam2VisionConfig]):
     def __call__(
         self,
         pixel_values: Any = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        return_dict: bool = True,
+        output_hidden_states: bool | None = False,
+        output_attentions: bool | None = False,
+        return_dict: bool | None = True,
     ) -> Sam2VisionEncoderOutput:
         """Encode normalised pixels [B, H, W, 3], H and W any multiples of `config.backbone_config.stride`.
 
-        Returns the features, as a tuple of what is there if return_dict is False. Raises ValueError for
-        pixels that are missing, of another shape, not floating point or not finite.
+        Returns the features, as a tuple of what is there if return_dict is False (None is True).
+        Raises ValueError for pixels that are missing, of another shape, not floating point or not finite.
         """
         pixels = check_sized_pixels(pixel_values, self.config.backbone_config)
+        return_dict = check_flag("return_dict", return_dict, True)
         record = wanted_records(output_hidden_states, output_attentions)
         features, recorded = self._run("__call__", pixels, record=record)
         records = backbone_records(recorded, ("backbone",), self.config.backbone_config)
@@ -51,16 +52,18 @@ class Sam2HieraDetModel(PretrainedModel[Sam2HieraDetConfig]):
     def __call__(
         self,
         pixel_values: Any = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        return_dict: bool = True,
+        output_hidden_states: bool | None = False,
+        output_attentions: bool | None = False,
+        return_dict: bool | None = True,
     ) -> Sam2HieraDetModelOutput:
         """Encode normalised pixels [B, H, W, 3], H and W any multiples of `config.stride`.
 
-        Returns the last map of each stage, as a tuple of what is there if return_dict is False. Raises
-        ValueError for pixels that are missing, of another shape, not floating point or not finite.
+        Returns the last map of each stage, as a tuple of what is there if return_dict is False (None is
+        True). Raises ValueError for pixels that are missing, of another shape, not floating point or not
+        finite.
         """
         pixels = check_sized_pixels(pixel_values, self.config)
+        return_dict = check_flag("return_dict", return_dict, True)
         record = wanted_records(output_hidden_states, output_attentions)
         stages, recorded = self._run("__call__", pixels, record=record)
         records = backbone_records(recorded, (), self.config)
@@ -72,10 +75,10 @@ class Sam2HieraDetModel(PretrainedModel[Sam2HieraDetConfig]):
     forward = __call__
 
 
-def wanted_records(hidden_states: bool, attentions: bool) -> tuple[str, ...]:
-    """Names of the collections that modules are to sow into."""
+def wanted_records(hidden_states: bool | None, attentions: bool | None) -> tuple[str, ...]:
+    """Names of the collections that modules are to sow into. Raises ValueError for other than flags."""
     wanted = {"hidden_states": hidden_states, "attentions": attentions}
-    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+    return tuple(name for name, flag in wanted.items() if check_flag(f"output_{name}", flag, False))
 
 
 def backbone_records(
