@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.config import Sam2HieraDetConfig
-from sam2_jax.model.layers import MLP, Dense, attend, gelu, layer_norm, one_by_one, recording
+from sam2_jax.model.layers import MLP, Dense, LayerNorm, attend, gelu, one_by_one, recording
 from sam2_jax.model.platforms import for_each_platform, on_cpu
 from sam2_jax.model.positions import resize_bicubic
 
@@ -113,7 +113,7 @@ class MultiScaleBlock(nn.Module):
         kernel_init = nn.initializers.normal(self.config.initializer_range)
         epsilon = self.config.layer_norm_eps
         shortcut = x
-        y = layer_norm(epsilon, **types, name="layer_norm1")(x)
+        y = LayerNorm(epsilon, **types, name="layer_norm1")(x)
         if x.shape[-1] != self.features:
             # The shortcut is projected from the normalised input, then pooled.
             shortcut = Dense(x.shape[-1], self.features, kernel_init=kernel_init, name="proj", **types)(y)
@@ -129,7 +129,7 @@ class MultiScaleBlock(nn.Module):
             **types,
         )(y)
         hidden = int(self.features * self.config.mlp_ratio)
-        y = layer_norm(epsilon, **types, name="layer_norm2")(x)
+        y = LayerNorm(epsilon, **types, name="layer_norm2")(x)
         return x + MLP((hidden, self.features), gelu, kernel_init=kernel_init, name="mlp", **types)(y)
 
 
@@ -300,7 +300,8 @@ class Hiera(nn.Module):
         if not isinstance(x, Image):
             return cut(x)
         tokens = self.patch_embed.rows(x.pixels, first, count)
-        return (tokens + self._place(cut(x.background), tokens.shape[2])).astype(self.dtype)
+        positions = self._place(cut(x.background), tokens.shape[2])
+        return (tokens.astype(jnp.float32) + positions).astype(self.dtype)
 
     def _run_blocks(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
         """Put x [B, H, W, C] through the blocks of a run; returns what each of them gives, with its index."""

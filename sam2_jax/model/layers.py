@@ -80,11 +80,24 @@ class Dense(nn.Module):
         return self.weights()(x, self.dtype)
 
 
-def layer_norm(
-    epsilon: float, dtype: Any, param_dtype: Any = jnp.float32, name: str | None = None
-) -> nn.LayerNorm:
-    """LayerNorm over channels with two-pass float32 statistics, as torch computes them."""
-    return nn.LayerNorm(epsilon, dtype=dtype, param_dtype=param_dtype, use_fast_variance=False, name=name)
+class LayerNorm(nn.Module):
+    """LayerNorm over channels in float32, with the variance in a second pass, as torch computes it."""
+
+    epsilon: float
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise x [..., C]."""
+        shape, lead = x.shape[-1:], (1,) * (x.ndim - 1)
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale.astype(jnp.float32).reshape(*lead, -1)
+        return (centred * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(self.dtype)
 
 
 class MLP(nn.Module):

@@ -15,9 +15,9 @@ from sam2_jax.config import Sam2MaskDecoderConfig
 from sam2_jax.model.layers import (
     MLP,
     Dense,
+    LayerNorm,
     Linear,
     gelu,
-    layer_norm,
     one_by_one,
     recording,
 )
@@ -139,7 +139,7 @@ class MaskDecoder(nn.Module):
         self.conv_s0 = Dense(width, width // 8, convolution=True, **types)
         self.conv_s1 = Dense(width, width // 4, convolution=True, **types)
         self.upscale_conv1 = SubPixelUpsample(width // 4, **types)
-        self.upscale_layer_norm = layer_norm(1e-6, **types)
+        self.upscale_layer_norm = LayerNorm(1e-6, **types)
         self.upscale_conv2 = SubPixelUpsample(width // 8, **types)
         self.output_hypernetworks_mlps = [
             MLP((width, width, width // 8), **types) for _ in range(self.num_mask_tokens)
@@ -256,7 +256,7 @@ class MaskDecoder(nn.Module):
         else:
             is_promising = (scores[:, :, first:] > min_score).any(axis=-1)
             height, width = (side * round(inputs.fine.shape[3] ** 0.5) for side in grid_size)
-            none = jnp.full((*hyper.shape[:3], height, width), NO_MASK)
+            none = jnp.full((*hyper.shape[:3], height, width), NO_MASK, jnp.float32)
             operands = image, inputs.fine, inputs.middle, hyper
             masks = nn.cond(is_promising.any(), masks_of, lambda *_: none, self, *operands)
             masks = jnp.where(is_promising[..., None, None, None], masks, NO_MASK)
@@ -324,6 +324,7 @@ class MaskDecoder(nn.Module):
         chosen = jnp.where(stability >= config.dynamic_multimask_stability_thresh, 0, best)[..., None]
         # As in the reference, the output token stays that of mask 0, whichever mask is chosen.
         return single._replace(
-            masks=jnp.take_along_axis(masks, chosen[..., None, None], axis=2),
-            iou_scores=jnp.take_along_axis(scores, chosen, axis=2),
+            # Without a mode, what is taken is filled with NaN where the index is out of bounds.
+            masks=jnp.take_along_axis(masks, chosen[..., None, None], axis=2, mode="clip"),
+            iou_scores=jnp.take_along_axis(scores, chosen, axis=2, mode="clip"),
         )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.core.scope import is_filter_empty
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -71,7 +72,7 @@ def for_each_platform(method: Method) -> Method:
 
     @wraps(method)
     def called(self: nn.Module, *args: Any, **options: Any) -> Any:
-        changes = self.is_initializing() or self.scope is None or self.scope.mutable is not False
+        changes = self.scope is None or not is_filter_empty(self.scope.mutable)
         if changes or _target.get() is not None:
             return method(self, *args, **options)
         module, variables = self.unbind()
@@ -83,7 +84,7 @@ def for_each_platform(method: Method) -> Method:
             given = iter(arrays)
             filled = [next(given) if is_one else leaf for leaf, is_one in zip(leaves, is_array, strict=True)]
             args, options = jax.tree.unflatten(structure, filled)
-            return module.apply(variables, *args, method=method.__name__, **options)
+            return module.apply(variables, *args, method=method, **options)
 
         try:
             return _traced_for(_UNDECIDED, apply)(variables, arrays)

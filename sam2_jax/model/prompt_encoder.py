@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.config import Sam2PromptEncoderConfig
-from sam2_jax.model.layers import Dense, gelu, layer_norm
+from sam2_jax.model.layers import Dense, LayerNorm, gelu
 from sam2_jax.model.positions import RandomFourierEmbedding
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
@@ -33,9 +33,9 @@ class MaskEmbedding(nn.Module):
         conv = {"kernel_init": nn.initializers.normal(0.02), "padding": "VALID", **types}
         epsilon, channels = config.layer_norm_eps, config.mask_input_channels
         x = nn.Conv(channels // 4, (2, 2), (2, 2), name="conv1", **conv)(masks)
-        x = gelu(layer_norm(epsilon, **types, name="layer_norm1")(x))
+        x = gelu(LayerNorm(epsilon, **types, name="layer_norm1")(x))
         x = nn.Conv(channels, (2, 2), (2, 2), name="conv2", **conv)(x)
-        x = gelu(layer_norm(epsilon, **types, name="layer_norm2")(x))
+        x = gelu(LayerNorm(epsilon, **types, name="layer_norm2")(x))
         return Dense(channels, config.hidden_size, convolution=True, name="conv3", **types)(x)
 
 

@@ -28,9 +28,9 @@ from sam2_jax.config import Sam2MaskDecoderConfig
 from sam2_jax.model.layers import (
     MLP,
     Dense,
+    LayerNorm,
     Linear,
     attend,
-    layer_norm,
     recording,
     unnormalised_softmax,
 )
@@ -152,7 +152,7 @@ class TokenToImageAttention(CrossAttention):
             values.kernel,
             preferred_element_type=jnp.float32,
         )
-        out = out + values.bias.reshape(1, 1, 1, *values.bias.shape)
+        out = out + values.bias.reshape(1, 1, 1, *values.bias.shape).astype(out.dtype)
         return self.o_proj(out.reshape(*tokens.shape[:3], self.inner_dim))
 
 
@@ -221,10 +221,10 @@ class TwoWayAttentionBlock(nn.Module):
         self.self_attn = SelfAttention(heads, **types)
         self.cross_attn_token_to_image = TokenToImageAttention(heads, width, inner, **types)
         self.cross_attn_image_to_token = ImageToTokenAttention(heads, width, inner, **types)
-        self.layer_norm1 = layer_norm(_EPSILON, **types)
-        self.layer_norm2 = layer_norm(_EPSILON, **types)
-        self.layer_norm3 = layer_norm(_EPSILON, **types)
-        self.layer_norm4 = layer_norm(_EPSILON, **types)
+        self.layer_norm1 = LayerNorm(_EPSILON, **types)
+        self.layer_norm2 = LayerNorm(_EPSILON, **types)
+        self.layer_norm3 = LayerNorm(_EPSILON, **types)
+        self.layer_norm4 = LayerNorm(_EPSILON, **types)
         # The reference ties the depth of this MLP to the number of transformer layers.
         hidden = (config.mlp_dim,) * (config.num_hidden_layers - 1)
         self.mlp = MLP((*hidden, width), nn.relu, **types)
@@ -285,7 +285,7 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = TokenToImageAttention(
             config.num_attention_heads, config.hidden_size, inner, **types
         )
-        self.layer_norm_final_attn = layer_norm(_EPSILON, **types)
+        self.layer_norm_final_attn = LayerNorm(_EPSILON, **types)
 
     def share_image(self, image: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
         """Carry out the first layer's projections of an image [B, 1, K, C], for all of its prompts."""

@@ -19,7 +19,7 @@ from sam2_jax import (
     Sam2Processor,
 )
 from sam2_jax.checkpoint import names
-from sam2_jax.model.layers import layer_norm
+from sam2_jax.model.layers import LayerNorm
 from sam2_jax.model.sam2 import ImageEmbeddings
 
 RNG = np.random.default_rng(30)
@@ -180,8 +180,8 @@ def test_softmax_of_a_bfloat16_model_is_float32(bfloat16: Sam2Model, embeddings:
 def test_norms_of_a_bfloat16_model_take_float32_statistics() -> None:
     x = (100 + np.random.default_rng(0).standard_normal((64, 96))).astype(jnp.bfloat16)
     params = {"params": {"scale": np.ones(96, np.float32), "bias": np.zeros(96, np.float32)}}
-    low = layer_norm(1e-6, jnp.bfloat16).apply(params, x)
-    high = layer_norm(1e-6, jnp.float32).apply(params, x)
+    low = LayerNorm(1e-6, jnp.bfloat16).apply(params, x)
+    high = LayerNorm(1e-6, jnp.float32).apply(params, x)
     assert low.dtype == jnp.bfloat16
     np.testing.assert_array_equal(low, high.astype(jnp.bfloat16))
 

@@ -19,7 +19,7 @@ from transformers.models.sam2 import modeling_sam2
 from parity.oracle import Pair, channels_first, channels_last, to_torch
 from sam2_jax.model import layers
 from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
-from sam2_jax.model.layers import IMPLEMENTATIONS, attend, best_implementation, gelu, layer_norm
+from sam2_jax.model.layers import IMPLEMENTATIONS, LayerNorm, attend, best_implementation, gelu
 from sam2_jax.model.mask_decoder import SubPixelUpsample, from_sub_pixels, to_sub_pixels
 from sam2_jax.model.neck import upsample_nearest
 from sam2_jax.model.platforms import tracing_for
@@ -62,7 +62,7 @@ def test_gelu_is_the_exact_one() -> None:
 def test_layer_norm_equals_torch(epsilon: float) -> None:
     # A small spread on a larger mean: here a one-pass variance fails, and the epsilons differ.
     x = 0.03 * noise(4, 9, 32) + 1.0
-    module = layer_norm(epsilon, jnp.float32)
+    module = LayerNorm(epsilon, jnp.float32)
     ours = module.apply({"params": {"scale": noise(32, seed=1), "bias": noise(32, seed=2)}}, x)
     theirs = F.layer_norm(
         to_torch(x), (32,), to_torch(noise(32, seed=1)), to_torch(noise(32, seed=2)), epsilon

@@ -1,0 +1,121 @@
+"""Each platform gets a program of its own, whichever machine traces it: lowered here, compiled nowhere."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, PartitionSpec
+from small_models import random_tensors, smallest_config
+
+from sam2_jax import Sam2Model
+from sam2_jax.checkpoint import names
+from sam2_jax.model import layers
+from sam2_jax.model.layers import attend
+from sam2_jax.model.sam2 import Sam2
+
+# So large that images and objects go one by one on a CPU, bands of windows too, and attention in steps.
+CONFIG = smallest_config((512, 512))
+PARAMS = names.unflatten(names.to_flax(random_tensors(CONFIG)))
+PIXELS = jax.ShapeDtypeStruct((2, 512, 512, 3), jnp.float32)
+POINTS = np.full((2, 3, 1, 2), 100, np.float32)
+LABELS = np.ones((2, 3, 1), np.int32)
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def lowered(traced: Any) -> dict[str, str]:
+    """The programs of what was traced once, by platform."""
+    return {name: traced.lower(lowering_platforms=(name,)).as_text() for name in PLATFORMS}
+
+
+def loops(text: str) -> int:
+    return text.count("stablehlo.while")
+
+
+def as_a_researcher(dtype: Any = jnp.float32) -> Callable[..., Any]:
+    module = Sam2(CONFIG, dtype=dtype)
+    return lambda params, pixels: module.apply({"params": params}, pixels, POINTS, LABELS)
+
+
+def test_each_platform_has_its_program_whoever_traces_it() -> None:
+    predict = as_a_researcher()
+    programs = lowered(jax.jit(predict).trace(PARAMS, PIXELS))
+    # Over images, bands and objects, over heads and steps of attention; an accelerator takes all at once.
+    assert loops(programs["cpu"]) >= 5
+    assert loops(programs["tpu"]) == loops(programs["cuda"]) == 0
+    assert programs["tpu"] == programs["cuda"]
+
+
+def test_calls_of_a_model_have_them_too() -> None:
+    model = Sam2Model(CONFIG, PARAMS)
+    programs = lowered(jax.jit(lambda x: model(x, POINTS).pred_masks).trace(PIXELS))
+    assert loops(programs["cpu"]) >= 5
+    assert loops(programs["tpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: jax.grad(lambda p, x: sum(jnp.square(leaf).mean() for leaf in jax.tree.leaves(f(p, x)))),
+        lambda f: lambda p, x: jax.vmap(f, (None, 0))(p, x[:, None].repeat(2, axis=1)),
+        jax.checkpoint,
+        lambda f: jax.shard_map(
+            f,
+            mesh=jax.make_mesh((1,), ("images",), axis_types=(AxisType.Auto,)),
+            in_specs=(PartitionSpec(), PartitionSpec("images")),
+            out_specs=PartitionSpec("images"),
+        ),
+    ],
+    ids=["grad", "vmap", "checkpoint", "shard_map"],
+)
+def test_transformed_programs_are_for_their_platform(transform: Callable[..., Any]) -> None:
+    programs = lowered(jax.jit(transform(as_a_researcher())).trace(PARAMS, PIXELS))
+    assert loops(programs["cpu"]) >= 5
+    assert loops(programs["tpu"]) == 0
+
+
+def test_one_export_holds_the_programs_of_several_platforms() -> None:
+    exported = export.export(jax.jit(as_a_researcher()), platforms=PLATFORMS)(PARAMS, PIXELS)
+    assert exported.platforms == PLATFORMS
+    text = exported.mlir_module()
+    assert loops(text) >= 5
+    assert "_platform_index" in text
+
+
+def test_products_of_bfloat16_are_accumulated_as_the_platform_likes_it() -> None:
+    model = Sam2(smallest_config(), dtype=jnp.bfloat16)
+    params = names.unflatten(names.to_flax(random_tensors(model.config)))
+    encode = jax.jit(lambda x: model.apply({"params": params}, x, method="encode_image"))
+    programs = lowered(encode.trace(jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)))
+
+    def widened(text: str) -> int:
+        products = (line for line in text.splitlines() if "dot_general" in line)
+        return sum("xbf16>) ->" in line and "xf32>" in line for line in products)
+
+    assert widened(programs["cpu"]) > widened(programs["tpu"])
+
+
+def test_attention_in_bfloat16_takes_cudnn_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for cuDNN's call, which JAX only traces where its CUDA plugin is installed."""
+    monkeypatch.setattr(layers, "_has_cudnn", lambda: True)
+    monkeypatch.setitem(layers.IMPLEMENTATIONS, "cudnn", lambda query, key, value: jnp.sin(query))
+    shape = jax.ShapeDtypeStruct((1, 1, 1024, 2, 64), jnp.bfloat16)
+    programs = lowered(jax.jit(lambda q, k, v: attend(q, k, v)[0]).trace(shape, shape, shape))
+    cudnn = {name: "stablehlo.sine" in text for name, text in programs.items()}
+    assert cudnn == {"cpu": False, "cuda": True, "tpu": False}
+    assert loops(programs["cpu"]) == 2, "over heads and over steps"
+
+
+def test_small_programs_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[int] = []
+    attention = layers._attend_plain
+    monkeypatch.setattr(layers, "_attend_plain", lambda *args: (traced.append(1), attention(*args))[1])
+    config = smallest_config()
+    params = names.unflatten(names.to_flax(random_tensors(config)))
+    encode = jax.jit(lambda x: Sam2(config).apply({"params": params}, x, method="encode_image"))
+    program = str(encode.trace(jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).jaxpr)
+    assert "platform_index" not in program
+    assert len(traced) == sum(config.vision_config.backbone_config.blocks_per_stage)
