@@ -16,6 +16,7 @@ from sam2_jax.checks import read_flag, read_number, shown
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig
 from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
 from sam2_jax.model.sam2 import ImageEmbeddings
+from sam2_jax.processing.masks import is_binary
 
 Array = np.ndarray | jax.Array
 
@@ -276,7 +277,12 @@ def _check_masks(masks: Any, batch: int) -> Array | None:
         raise ValueError(
             f"input_masks must be logits, such as 20.0 * mask - 10 of a binary mask; got {dtype}"
         )
-    require_logits("input_masks", masks)
+    _require_finite("input_masks", masks)
+    if isinstance(masks, np.ndarray) and is_binary(masks):
+        raise ValueError(
+            "input_masks must be logits, negative outside of the object; got 0 and 1: of a binary mask, "
+            "20.0 * mask - 10 makes logits"
+        )
     shape = np.shape(masks)
     if len(shape) == 5 and shape[2] == 1:
         masks, shape = masks.squeeze(2), (*shape[:2], *shape[3:])
@@ -287,18 +293,6 @@ def _check_masks(masks: Any, batch: int) -> Array | None:
         )
     _require_batch("input_masks", shape[0], batch)
     return masks if masks.dtype == np.float32 else masks.astype(np.float32)
-
-
-def require_logits(name: str, masks: Any) -> None:
-    """Refuse NaN and infinity, and a binary mask in floating point, where the values are at hand."""
-    _require_finite(name, masks)
-    if isinstance(masks, np.ndarray) and masks.size:
-        least, most = masks.min(), masks.max()
-        if least == 0 and most in (1, 255) and np.isin(masks, (least, most)).all():
-            raise ValueError(
-                f"{name} must be logits, negative outside of the object; got only 0 and {most:g}: of a "
-                "binary mask, 20.0 * mask - 10 makes logits"
-            )
 
 
 def check_similarity(similarity: Any, shape: tuple[int, ...]) -> Array | None:

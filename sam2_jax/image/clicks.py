@@ -9,8 +9,8 @@ import numpy as np
 
 from sam2_jax.checkpoint.pretrained import computed_at_once
 from sam2_jax.image.arguments import bucket, pad_prompts
-from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.image.prompt_masks import MAX_LOGIT
+from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.model.sam2 import ImageEmbeddings
 
 
