@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_models import model_of_its_own
 
-from sam2_jax import Sam2Model, use_compilation_cache
+from sam2_jax import AutomaticMaskGenerator, Sam2Model, use_compilation_cache
 
 PIXELS = np.random.default_rng(60).standard_normal((3, 64, 64, 3)).astype(np.float32)
 
@@ -48,11 +48,11 @@ def test_what_was_compiled_ahead_is_not_traced_again(
 ) -> None:
     model = model_of_its_own()
     traces.clear()
-    seconds = model.compile(objects=(1, 3), points=(2,), progress=True)
+    seconds = model.compile(objects=(1, 3), points=(2,), uses="call", progress=True)
     assert list(seconds) == [
         "encoder, 1 x 64 x 64",
-        "decoder, 1 x 1 objects x 4 points, several masks out",
-        "decoder, 1 x 4 objects x 4 points, several masks out",
+        "call, 1 x 1 objects x 2 points, several masks out",
+        "call, 1 x 3 objects x 2 points, several masks out",
     ]
     assert all(s > 0 for s in seconds.values())
     assert "compiling" in capsys.readouterr().err
@@ -64,10 +64,93 @@ def test_what_was_compiled_ahead_is_not_traced_again(
     assert traces == []
 
 
-@pytest.mark.parametrize("sizes", [{"batch_sizes": ()}, {"objects": (0,)}, {"points": (1, -1)}])
-def test_sizes_below_one_are_refused(small_model: Sam2Model, sizes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be numbers of at least 1; got"):
-        small_model.compile(**sizes)
+_compiled: list[str] = []
+
+
+def _note(event: str, *_: Any, **__: Any) -> None:
+    if event.endswith("backend_compile_duration"):
+        _compiled.append(event)
+
+
+@pytest.fixture(scope="module")
+def listening() -> None:
+    jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+@pytest.fixture
+def compiled(listening: None) -> list[str]:
+    """What XLA compiles or takes from the cache on disk, helpers of one operation too."""
+    _compiled.clear()
+    return _compiled
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compiled: list[str]) -> None:
+    model = model_of_its_own()
+    jax.clear_caches()  # the small programs that other tests have made
+    model.compile(batch_sizes=(1, 2), objects=(1, 3), points=(1,))
+    assert len(compiled) > 5
+    compiled.clear()
+    photo = np.full((30, 40, 3), 120, np.uint8)
+
+    def used(name: str) -> None:
+        assert compiled == [], name
+
+    inputs = model.processor(photo, input_points=[[[[1, 2]], [[3, 4]], [[5, 6]]]])
+    assert model(**inputs).pred_masks.shape == (1, 3, 3, 16, 16)
+    used("a call")
+    session = model.predictor(photo)
+    assert session.click(3, 4).masks.shape == (3, 30, 40)
+    used("a first click")
+    session.click(30, 20)
+    session.click(20, 20, positive=False)
+    used("clicks that refine")
+    session.set_box(1, 2, 30, 20)
+    used("a box")
+    session.predict_objects([[(1, 2)], [(3, 4)], None], boxes=[None, None, (1, 2, 30, 20)])
+    used("several objects")
+    one, three = ({"photo": photo, "points": [[(1, 2)]] * count} for count in (1, 3))
+    for size in (1, 2):
+        assert len(list(model.predict_batch([one, three, three], batch_size=size, progress=False))) == 3
+        used(f"batches of {size}")
+    AutomaticMaskGenerator(model).generate(photo)
+    used("a generator")
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_generator_prepares_what_its_own_options_need(compiled: list[str]) -> None:
+    model = model_of_its_own()
+    options = {"points_per_side": 3, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
+    generator = AutomaticMaskGenerator(model, use_m2m=True, pred_iou_thresh=0.3, **options)
+    seconds = generator.compile()
+    assert list(seconds) == [
+        "encoder, 1 x 64 x 64",
+        "generate, 1 clicks at a time",
+        "generate, 9 clicks at a time",
+    ]
+    compiled.clear()
+    generator.generate(np.full((30, 40, 3), 120, np.uint8))
+    assert compiled == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_sizes": ()}, "batch_sizes must be numbers of at least 1"),
+        ({"objects": (0,)}, "objects must be a whole number of at least 1; got 0"),
+        ({"points": (1, -1)}, "points must be a whole number of at least 1; got -1"),
+        ({"points": 1.5}, "points must be a whole number of at least 1; got 1.5"),
+        ({"input_masks": 2}, "input_masks must be True or False; got 2"),
+        ({"multimask_output": ()}, "multimask_output must be True, False or both"),
+        ({"uses": "sesion"}, "unknown use 'sesion' to compile for: did you mean session?"),
+        ({"uses": ()}, "unknown use"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(
+    small_model: Sam2Model, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_model.compile(**arguments)
 
 
 # --- the cache on disk

@@ -212,11 +212,14 @@ class PretrainedModel(Generic[Config]):
         JAX it takes part in that, unless all it works on is known: then it is computed at once.
         """
         with computed_at_once(self.params, inputs):
-            return _apply(self.module, self.params, *inputs, **_fixed(method, record, options))
-
-    def _compile(self, method: str, *inputs: Any, **options: Any) -> None:
-        """Compile what `_run` would for inputs like these, arrays or their shapes, without running it."""
-        _apply.lower(self.module, self.params, *inputs, **_fixed(method, (), options)).compile()
+            return _apply(
+                self.module,
+                self.params,
+                *inputs,
+                method=method,
+                record=record,
+                options=tuple(sorted(options.items())),
+            )
 
 
 def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:
@@ -227,11 +230,6 @@ def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:
     """
     is_known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operands))
     return jax.ensure_compile_time_eval() if is_known else nullcontext()
-
-
-def _fixed(method: str, record: tuple[str, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program of `_apply` is compiled for, beside shapes."""
-    return {"method": method, "record": record, "options": tuple(sorted(options.items()))}
 
 
 def _one_of(name: str, value: Any, other: str, options: dict[str, Any], default: Any = None) -> Any:

@@ -113,6 +113,10 @@ class AutomaticMaskGenerator:
         self.output_mode = output_mode
         self.options = MaskGenerationOptions(**merge_options(defaults, options))
 
+    def compile(self, progress: bool = False) -> dict[str, float]:
+        """Compile ahead of time what `generate` will run with these options; as `Sam2Model.compile`."""
+        return self.model.compile(uses="generate", progress=progress, generator_options=self.options)
+
     def generate(self, photo: Any, progress: bool = False) -> list[dict[str, Any]]:
         """Find the masks of a photo: a path, PIL image or array; returns a record of each, the best first.
 
@@ -164,23 +168,12 @@ class AutomaticMaskGenerator:
         scale = np.array(pixels.shape[2:0:-1])
         waiting: deque[tuple[np.ndarray, Any]] = deque()
         for points in batches_of_clicks(grid, self.options.points_per_batch):
-            waiting.append((points, self._decode(embeddings, points * scale)))
+            decoded = decode_clicks(self.model, embeddings, points * scale, **self.options.of_decoder())
+            waiting.append((points, decoded))
             if len(waiting) > 1:
                 yield self._judge(picture, crop, *waiting.popleft())
         while waiting:
             yield self._judge(picture, crop, *waiting.popleft())
-
-    def _decode(self, embeddings: Any, points: np.ndarray) -> tuple[Any, Any]:
-        """Logits and predicted IoU for points in the network's pixels, on the device."""
-        options = self.options
-        return decode_clicks(
-            self.model,
-            embeddings,
-            points,
-            multimask_output=options.multimask_output,
-            min_score=options.pred_iou_thresh if options.pred_iou_thresh > 0 else None,
-            use_m2m=options.use_m2m,
-        )
 
     def _judge(
         self, picture: np.ndarray, crop: Box, points: np.ndarray, decoded: tuple[Any, Any]

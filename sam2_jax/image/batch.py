@@ -303,6 +303,23 @@ class _Batches:
         )
 
 
+def decode_blank(
+    model: PromptableModel,
+    embeddings: _Embeddings,
+    counts: list[int],
+    points: int,
+    masks: list[np.ndarray] | None,
+) -> None:
+    """Run the decoder as for a batch of photos with so many objects each, of so many points each."""
+    photos = []
+    for i, count in enumerate(counts):
+        shape = 1, count, points
+        prompts = np.zeros((*shape, 2), np.float32), np.ones(shape, np.int32)
+        photos.append(_Prepared("", (1, 1), *prompts, None if masks is None else masks[i]))
+    batches = _Batches(model, model.processor, len(counts), False, {})
+    jax.block_until_ready(list(batches._decode(embeddings, photos)))
+
+
 @jax.jit
 def _photo(embeddings: _Embeddings, i: int) -> _Embeddings:
     """Take one photo [1, ...] of a batch: one program for all i."""

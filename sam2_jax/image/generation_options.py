@@ -70,6 +70,14 @@ class MaskGenerationOptions:
         if self.point_grids is not None:
             object.__setattr__(self, "point_grids", _read_grids(self.point_grids, self.crop_n_layers))
 
+    def of_decoder(self) -> dict[str, Any]:
+        """What concerns the decoding of clicks: arguments of `decode_clicks`."""
+        return {
+            "multimask_output": self.multimask_output,
+            "min_score": self.pred_iou_thresh if self.pred_iou_thresh > 0 else None,
+            "use_m2m": self.use_m2m,
+        }
+
     def grid(self, layer: int) -> np.ndarray:
         """The points of a layer's crops, float64 [N, 2] as (x, y) in [0, 1]."""
         if self.point_grids is not None:

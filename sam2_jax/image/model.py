@@ -3,9 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +31,14 @@ from sam2_jax.image.arguments import (
     take_objects,
 )
 from sam2_jax.image.batch import BatchResult, predict_batch
-from sam2_jax.image.generation_options import GENERATION_FILE, read_generation_options
+from sam2_jax.image.generation_options import (
+    GENERATION_FILE,
+    MaskGenerationOptions,
+    merge_options,
+    read_generation_options,
+)
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
+from sam2_jax.image.rehearsal import USES, Sizes, check_flags, check_sizes, check_uses, rehearse
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
 from sam2_jax.json_files import to_json
@@ -54,14 +59,6 @@ def _joined(parts: list[Any], objects: int) -> Any:
 
 def _fits(processor: Sam2Processor, usual: Sam2ImageProcessor) -> bool:
     return processor.image_processor.size == usual.size
-
-
-class _Call(NamedTuple):
-    """A call of the network: its method, the inputs or their shapes, the options."""
-
-    method: str
-    inputs: tuple[Any, ...]
-    options: dict[str, Any]
 
 
 class Sam2Model(PretrainedModel[Sam2Config]):
@@ -215,66 +212,42 @@ class Sam2Model(PretrainedModel[Sam2Config]):
 
     def compile(
         self,
-        batch_sizes: Sequence[int] = (1,),
-        objects: Sequence[int] = (1,),
-        points: Sequence[int] = (1,),
+        batch_sizes: int | Sequence[int] = (1,),
+        objects: int | Sequence[int] = (1,),
+        points: int | Sequence[int] = (1,),
         *,
-        input_masks: Sequence[bool] = (False,),
-        multimask_output: Sequence[bool] = (True,),
+        input_masks: bool | Sequence[bool] = (False,),
+        multimask_output: bool | Sequence[bool] = (True,),
+        uses: str | Sequence[str] = USES,
+        generator_options: MaskGenerationOptions | None = None,
         progress: bool = False,
     ) -> dict[str, float]:
-        """Compile ahead of time what calls of these sizes will run, so that the first one is as fast as any.
+        """Compile ahead of time what work of these sizes will run, so that its first run is as fast as any.
 
-        batch_sizes: images in a call. objects and points: objects of an image, points of an object (a box
-        counts as two); each is rounded up to the size it is padded to, so that 5, 6 and 8 objects are one
-        program. input_masks: without and with a low-resolution mask for each object. multimask_output: as in
-        a call. progress shows a bar. Returns what was compiled and its seconds, which are few where the
-        compilation cache has it. Raises ValueError for sizes below 1.
+        batch_sizes: images in a call or batch. objects and points: objects of an image, points of an object
+        (a box counts as two); 5, 6 and 8 objects are one program, since they are padded. input_masks: without
+        and with a low-resolution mask for each object. multimask_output: as in a call.
+        uses: "call" the model, "session" of clicks and boxes (`predictor`), `predict_"batch"` and "generate",
+        the automatic mask generator, with the options that the model brings along or, from
+        `AutomaticMaskGenerator.compile`, its own. Each use is rehearsed on blank pixels.
+        progress shows a bar. Returns what was run and its seconds, which are few where it was compiled before
+        or the compilation cache has it. Raises ValueError for sizes below 1 and unknown uses.
         """
-        programs = self._programs(batch_sizes, objects, points, input_masks, multimask_output)
+        options = generator_options or MaskGenerationOptions(**merge_options(self.generation_options))
+        sizes = Sizes(
+            check_sizes("batch_sizes", batch_sizes),
+            check_sizes("objects", objects),
+            check_sizes("points", points),
+            check_flags("input_masks", input_masks),
+            check_flags("multimask_output", multimask_output),
+        )
+        steps = list(rehearse(self, sizes, check_uses(uses), options))
         seconds = {}
-        for name, call in tqdm(programs.items(), desc="compiling", unit="program", disable=not progress):
+        for name, run in tqdm(steps, desc="compiling", unit="program", disable=not progress):
             start = time.perf_counter()
-            self._compile(call.method, *call.inputs, **call.options)
+            run()
             seconds[name] = time.perf_counter() - start
         return seconds
-
-    def _programs(
-        self,
-        batch_sizes: Sequence[int],
-        objects: Sequence[int],
-        points: Sequence[int],
-        input_masks: Sequence[bool],
-        multimask_output: Sequence[bool],
-    ) -> dict[str, _Call]:
-        """What calls of these sizes run, by name."""
-        for name, sizes in (("batch_sizes", batch_sizes), ("objects", objects), ("points", points)):
-            if not sizes or min(sizes) < 1:
-                raise ValueError(f"{name} must be numbers of at least 1; got {tuple(sizes)}")
-        dtype = self.module.dtype
-        height, width = self.config.image_size
-        rows, columns = self._grid_size
-        channels = self.config.mask_decoder_config.hidden_size
-        maps = [(4, channels // 8), (2, channels // 4), (1, channels)]
-        object_sizes = sorted({bucket(min(n, _OBJECTS_PER_CALL), 2) for n in objects})
-        point_sizes = sorted({bucket(n, 4) for n in points})
-        positions = self.get_image_wide_positional_embeddings()
-        shape = jax.ShapeDtypeStruct
-        pixel_channels = self.config.vision_config.backbone_config.num_channels
-        programs: dict[str, _Call] = {}
-        for batch in sorted(set(batch_sizes)):
-            pixels = shape((batch, height, width, pixel_channels), jnp.float32)
-            programs[f"encoder, {batch} x {height} x {width}"] = _Call("encode_image", (pixels,), {})
-            embeddings = tuple(shape((batch, f * rows, f * columns, c), dtype) for f, c in maps)
-            for count, n, masked, multi in product(object_sizes, point_sizes, input_masks, multimask_output):
-                prompts = shape((batch, count, n, 2), jnp.float32), shape((batch, count, n), jnp.int32)
-                masks = shape((batch, count, 4 * rows, 4 * columns), jnp.float32) if masked else None
-                inputs = (embeddings, *prompts, masks, None, None, positions, None)
-                options = {"multimask_output": multi, "mask_padding": self.padding == "masked"}
-                kind = f"{'masks, ' * masked}{'several masks out' if multi else 'one mask out'}"
-                name = f"decoder, {batch} x {count} objects x {n} points, {kind}"
-                programs[name] = _Call("decode_masks", inputs, options)
-        return programs
 
     def predictor(
         self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any
