@@ -22,6 +22,7 @@ from sam2_jax.checks import check_options, shown
 from sam2_jax.compilation import use_compilation_cache
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VisionConfig
 from sam2_jax.config.base import BaseConfig
+from sam2_jax.config.released import released_size
 
 Config = TypeVar("Config", Sam2Config, Sam2VisionConfig, Sam2HieraDetConfig)
 
@@ -83,6 +84,18 @@ class PretrainedModel(Generic[Config]):
             with computed_at_once():
                 params = jax.jit(partial(initial, self.module))(jax.random.key(seed))
         self.params = params
+
+    def __repr__(self) -> str:
+        """The network's size, that of its images, the computing type and the number of parameters."""
+        backbone = self.config.part(Sam2HieraDetConfig)[0]
+        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
+        size = released_size(backbone)
+        blocks = f"hiera of {sum(backbone.blocks_per_stage)} blocks, {backbone.hidden_size} wide"
+        about = [f"hiera-{size}" if size else blocks]
+        if isinstance(self.config, Sam2Config):
+            about.append("{} x {}".format(*self.config.image_size))
+        about += [jnp.dtype(self.module.dtype).name, f"{millions:.1f} M parameters"]
+        return f"{type(self).__name__}({', '.join(about)})"
 
     @property
     def params(self) -> Any:

@@ -1,5 +1,6 @@
 """The released models: what differs between their sizes and versions."""
 
+from dataclasses import replace
 from typing import Any
 
 from sam2_jax.checkpoint.hub import RELEASED_MODELS as RELEASED_MODELS
@@ -35,6 +36,14 @@ _VERSIONS: dict[str, dict[str, Any]] = {
     },
     "2.1": {},
 }
+
+
+def released_size(backbone: Sam2HieraDetConfig) -> str | None:
+    """Name the released size, "tiny" say, that a backbone is of at any image size; None for others."""
+    for size, options in _SIZES.items():
+        if replace(backbone, image_size=Sam2HieraDetConfig().image_size) == Sam2HieraDetConfig(**options):
+            return size
+    return None
 
 
 def released_video_config(name: str) -> Sam2VideoConfig:

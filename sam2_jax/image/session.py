@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import shown
 from sam2_jax.image.arguments import bucket, pad_prompts
 from sam2_jax.image.prompt_masks import clamp, read_mask, read_masks
 from sam2_jax.image.promptable import PromptableModel
@@ -123,6 +124,12 @@ class ImagePredictor:
         self._history = [_Step()]
         self._position = 0
 
+    def __repr__(self) -> str:
+        """The photo's size, and the object so far."""
+        height, width = self.size
+        box = "" if self.box is None else ", a box"
+        return f"ImagePredictor(a photo of {width} x {height}, {len(self.points)} points{box})"
+
     def predict(
         self,
         points: Any = None,
@@ -177,16 +184,20 @@ class ImagePredictor:
         before = step.prediction
         return self._edit(points, labels, step.box, None if before is None else before.logits[before.best])
 
-    def set_box(self, x0: float, y0: float, x1: float, y1: float) -> Prediction:
+    def set_box(self, *box: Any) -> Prediction:
         """Draw a box around the object, in place of an earlier one; returns the new prediction.
 
+        box: x0, y0, x1, y1 in the photo's pixels, as four numbers or as one sequence of them.
         It counts with the points so far, but the mask so far does not: the network would cling to it.
         Raises ValueError for a box that is empty or outside the photo, and then changes nothing.
         """
         # On the truck photo, a box around all of it after a click on a window, with the window's mask as
         # prompt, left the window (IoU with the truck 0.04); without it, it gave the truck (0.99).
+        corners = box[0] if len(box) == 1 and np.size(box[0]) == 4 else box
+        if len(corners) != 4:
+            raise ValueError(f"a box must be (x0, y0, x1, y1); got {shown(box)}")
         step = self._step
-        return self._edit(step.points, step.labels, read_box((x0, y0, x1, y1), self.size), None)
+        return self._edit(step.points, step.labels, read_box(corners, self.size), None)
 
     def undo(self) -> Prediction | None:
         """Take the last edit back; returns the prediction before it, None if there was none.

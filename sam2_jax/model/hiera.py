@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from sam2_jax.config import Sam2HieraDetConfig
 from sam2_jax.model.layers import MLP, Dense, LayerNorm, attend, gelu, one_by_one, recording
@@ -199,6 +200,7 @@ _BAND_TOKENS = 4096
 def _bands(batch: int, height: int, width: int, tile: int) -> int:
     """Into how many equal bands of whole tiles to cut maps, each band of about _BAND_TOKENS tokens."""
     rows = height // tile
+    batch = 1 if export.is_symbolic_dim(batch) else batch
     most = max(_BAND_TOKENS // (batch * tile * width), 1)
     return rows // max(n for n in range(1, most + 1) if rows % n == 0)
 

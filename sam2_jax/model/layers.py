@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from sam2_jax.model.platforms import by_platform, on_cpu
 
@@ -121,6 +122,11 @@ class MLP(nn.Module):
             if name != "proj_out":
                 x = self.activation(x)
         return x
+
+
+def reaches(count: Any, least: int) -> bool:
+    """Whether a number of images or objects is at least so large; one that an export leaves open is."""
+    return export.is_symbolic_dim(count) or count >= least
 
 
 def recording(module: nn.Module, collection: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from sam2_jax.config import Sam2MaskDecoderConfig
 from sam2_jax.model.layers import (
@@ -19,6 +20,7 @@ from sam2_jax.model.layers import (
     Linear,
     gelu,
     one_by_one,
+    reaches,
     recording,
 )
 from sam2_jax.model.platforms import for_each_platform, on_cpu
@@ -85,6 +87,10 @@ class MaskPrediction(NamedTuple):
     iou_scores: jax.Array
     tokens: jax.Array
     object_score_logits: jax.Array
+
+
+# So that a function which returns them can be exported and kept.
+export.register_namedtuple_serialization(MaskPrediction, serialized_name="sam2_jax.MaskPrediction")
 
 
 class Objects(NamedTuple):
@@ -197,7 +203,7 @@ class MaskDecoder(nn.Module):
             target_embedding = target_embedding.astype(self.dtype)
         fine, middle = (to_sub_pixels(skip, height, width)[:, None] for skip in (fine, middle))
         shared = None
-        if image.shape[1] == 1 and objects >= _SHARING_PAYS:
+        if image.shape[1] == 1 and reaches(objects, _SHARING_PAYS):
             shared = self.transformer.share_image(image, positions)
         inputs = Objects(
             tokens, image, token_bias, attention_similarity, target_embedding, shared, fine, middle
@@ -209,7 +215,7 @@ class MaskDecoder(nn.Module):
             min_score=min_score,
             first=1 if multimask_output else 0,
         )
-        several = batch > 1 or objects > 1
+        several = reaches(batch, 2) or reaches(objects, 2)
         if not several or self._records() or height * width < _LARGE_MAP or not on_cpu():
             return decode(self, inputs)
 

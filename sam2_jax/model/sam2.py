@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from sam2_jax.config import Sam2Config, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
@@ -36,6 +37,9 @@ class VisionFeatures(NamedTuple):
     last_hidden_state: jax.Array
     levels: tuple[jax.Array, ...]
     positions: tuple[jax.Array, ...]
+
+
+export.register_namedtuple_serialization(VisionFeatures, serialized_name="sam2_jax.VisionFeatures")
 
 
 class VisionEncoder(nn.Module):

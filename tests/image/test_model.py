@@ -109,6 +109,22 @@ def test_outputs_answer_as_those_of_transformers_do(model: Sam2Model, pixels: np
     jax.tree.map(np.testing.assert_array_equal, as_tuple, outputs.to_tuple())
 
 
+def test_none_is_the_default_of_flags(model: Sam2Model, pixels: np.ndarray) -> None:
+    flags = ("output_hidden_states", "output_attentions", "return_dict")
+    outputs = model(pixels, POINTS, LABELS, multimask_output=None, **dict.fromkeys(flags))
+    assert outputs.pred_masks.shape == (2, 5, 3, 16, 16)
+    features = model.get_image_features(pixels, **dict.fromkeys(flags))
+    assert features.pooler_output is None
+    assert "pooler_output" not in features
+    for flag in ("multimask_output", *flags):
+        with pytest.raises(ValueError, match=f"{flag} must be True or False; got 'yes'"):
+            model(pixels, POINTS, LABELS, **{flag: "yes"})
+
+
+def test_a_model_says_what_it_is(model: Sam2Model) -> None:
+    assert repr(model) == "Sam2Model(hiera of 5 blocks, 8 wide, 64 x 64, float32, 0.1 M parameters)"
+
+
 def test_outputs_are_a_pytree(whole: Sam2ImageSegmentationOutput) -> None:
     doubled = jax.tree.map(lambda x: 2 * x, whole)
     np.testing.assert_array_equal(doubled.iou_scores, 2 * whole.iou_scores)
@@ -534,6 +550,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"input_points": POINTS, "input_boxes": BOXES[:, :4]},
         r"input_points and input_boxes must be for as many objects; got 5 and 4",
     ),
+    "binary masks in floating point": (
+        {"input_masks": (MASKS > 0).astype(np.float32)},
+        r"input_masks must be logits, .*got 0 and 1: of a binary mask, 20.0 \* mask - 10",
+    ),
+    "a least score that is none": ({"min_score": "high"}, r"min_score must be a number; got 'high'"),
     "binary masks": ({"input_masks": MASKS > 0}, r"input_masks must be logits, .*got bool"),
     "masks of 0 and 255": (
         {"input_masks": np.full(MASKS.shape, 255, np.uint8)},

@@ -360,6 +360,17 @@ def test_bad_edits_change_nothing(session: ImagePredictor, edit: Callable[[Image
     assert_equal(now, before)
 
 
+def test_a_box_may_be_one_sequence_and_a_session_says_what_it_is(session: ImagePredictor) -> None:
+    assert repr(session) == "ImagePredictor(a photo of 120 x 90, 0 points)"
+    expected = session.set_box(*BOX)
+    for box in (BOX, list(BOX), np.array(BOX, np.float32)):
+        assert_equal(session.set_box(box), expected)
+    assert repr(session) == "ImagePredictor(a photo of 120 x 90, 0 points, a box)"
+    for wrong in [(1, 2, 3), (), ("a box",)]:
+        with pytest.raises(ValueError, match="a box must be"):
+            session.set_box(*wrong)
+
+
 def test_an_interrupted_click_changes_nothing(
     session: ImagePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Each platform gets a program of its own, whichever machine traces it: lowered here, compiled nowhere."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from sam2_jax import Sam2Model
 from sam2_jax.checkpoint import names
 from sam2_jax.model import layers
 from sam2_jax.model.layers import attend
+from sam2_jax.model.mask_decoder import MaskPrediction
 from sam2_jax.model.sam2 import Sam2
 
 # So large that images and objects go one by one on a CPU, bands of windows too, and attention in steps.
@@ -83,6 +85,44 @@ def test_one_export_holds_the_programs_of_several_platforms() -> None:
     text = exported.mlir_module()
     assert loops(text) >= 5
     assert "_platform_index" in text
+
+
+def test_an_export_may_leave_numbers_of_images_objects_and_points_open() -> None:
+    config = smallest_config()
+    params = names.unflatten(names.to_flax(random_tensors(config)))
+    module = Sam2(config)
+
+    def predict(params: Any, pixels: Any, points: Any, labels: Any) -> MaskPrediction:
+        return module.apply({"params": params}, pixels, points, labels)
+
+    images, objects, count = export.symbolic_shape("images, objects, points")
+    shapes = (
+        jax.ShapeDtypeStruct((images, 64, 64, 3), jnp.float32),
+        jax.ShapeDtypeStruct((images, objects, count, 2), jnp.float32),
+        jax.ShapeDtypeStruct((images, objects, count), jnp.int32),
+    )
+    exported = export.export(jax.jit(predict), platforms=PLATFORMS)(params, *shapes)
+    if find_spec("flatbuffers"):  # which JAX needs to write an export
+        exported = export.deserialize(exported.serialize())
+    pixels = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    found = exported.call(params, pixels, POINTS[:, :2] % 64, LABELS[:, :2])
+    expected = jax.jit(predict)(params, pixels, POINTS[:, :2] % 64, LABELS[:, :2])
+    assert isinstance(found, MaskPrediction)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("open_dimension", ["images", "objects"])
+def test_open_numbers_of_images_and_objects_are_taken_for_many(open_dimension: str) -> None:
+    (n,) = export.symbolic_shape(open_dimension)
+    images, objects = (n, 2) if open_dimension == "images" else (1, n)
+    shapes = (
+        jax.ShapeDtypeStruct((images, 512, 512, 3), jnp.float32),
+        jax.ShapeDtypeStruct((images, objects, 1, 2), jnp.float32),
+        jax.ShapeDtypeStruct((images, objects, 1), jnp.int32),
+    )
+    predict = jax.jit(lambda p, *x: Sam2(CONFIG).apply({"params": p}, *x))
+    exported = export.export(predict, platforms=["cpu"])(PARAMS, *shapes)
+    assert loops(exported.mlir_module()) >= 4
 
 
 def test_products_of_bfloat16_are_accumulated_as_the_platform_likes_it() -> None:
