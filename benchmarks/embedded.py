@@ -32,6 +32,7 @@ from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL
 from sam2_jax.checkpoint.files import cast, write_checkpoint
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.training.batches import Scenes, batches
 from sam2_jax.training.evaluate import Evaluation, evaluate
 from sam2_jax.training.losses import LossWeights
@@ -134,8 +135,9 @@ def first_model(teacher: Sam2Model) -> Sam2Model:
         for kind in ("kernel", "bias"):
             neck = "vision_encoder.neck.convs_{}.{}".format
             flat[neck(level, kind)] = given[neck(level + 1, kind)]
-    lessons = batches(Scenes(TRAINING_SEED, SMALL_SIZE), teacher.config, 8, 6, TRAINING_SEED, range(8))
-    flat |= compress_decoder(teacher, config.mask_decoder_config, lessons)
+    processor = Sam2ImageProcessor.for_config(teacher.config)
+    lessons = batches(Scenes(TRAINING_SEED, SMALL_SIZE), processor, 8, 6, TRAINING_SEED, range(8))
+    flat |= compress_decoder(teacher, config.mask_decoder_config, (batch for batch, _ in lessons))
     return Sam2Model(config, names.unflatten(flat))
 
 
@@ -168,10 +170,11 @@ def _lessons(student: Sam2Model, teacher: Sam2Model, scenes: int) -> tuple[np.nd
         return x.astype(jnp.float16), target.astype(jnp.float16)
 
     source, count = Scenes(TRAINING_SEED, SMALL_SIZE), 8
-    groups = batches(source, student.config, count, 1, TRAINING_SEED, range(scenes // count))
+    processor = Sam2ImageProcessor.for_config(student.config)
+    groups = batches(source, processor, count, 1, TRAINING_SEED, range(scenes // count))
     made = [
         jax.device_get(lesson(student.params, teacher.params, batch.pixel_values))
-        for batch in tqdm(groups, desc="lessons", total=scenes // count, unit="batch")
+        for batch, _ in tqdm(groups, desc="lessons", total=scenes // count, unit="batch")
     ]
     inputs, targets = (np.concatenate(parts) for parts in zip(*made, strict=True))
     return inputs, targets

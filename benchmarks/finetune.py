@@ -26,8 +26,8 @@ from sam2_jax.checkpoint import names
 from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 from sam2_jax.processing.masks import depth_inside
 from sam2_jax.training.batches import Scenes
-from sam2_jax.training.datasets import Example
 from sam2_jax.training.evaluate import evaluate
+from sam2_jax.training.examples import Example
 from sam2_jax.training.losses import mask_iou
 from sam2_jax.training.optimizer import OptimizerOptions
 from sam2_jax.training.prompts import PromptOptions

@@ -70,7 +70,8 @@ def _record_decoder(module: Sam2, params: Any, batch: Batch, key: jax.Array) -> 
     prompts = first_prompts(key, batch.masks > 0.5, batch.pixel_values.shape[1:3], options)
 
     def wanted(layer: Any, _: str) -> bool:
-        return isinstance(layer, Dense) and layer.name in ("proj_in", "layers_0")
+        is_read = layer.path[-2] in ("mlp", "iou_prediction_head")
+        return isinstance(layer, Dense) and is_read and layer.name in ("proj_in", "layers_0")
 
     _, record = module.apply(
         {"params": params},

@@ -14,7 +14,7 @@ from sam2_jax.json_files import json_text
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
-    from sam2_jax.training.datasets import Dataset
+    from sam2_jax.training.examples import Dataset
 
 # Evaluating more pictures than this tells little more.
 _EVALUATED = 50
@@ -156,7 +156,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _open(arguments: argparse.Namespace) -> tuple["Dataset", "Dataset | None"]:
     """The pictures to train on, and those to judge by if there are to be any; says what there is."""
-    from sam2_jax.training.datasets import open_dataset, split
+    from sam2_jax.training.datasets import open_dataset
+    from sam2_jax.training.examples import split
 
     training, judged = open_dataset(arguments.data, arguments.images), None
     _tell_left_out(training)

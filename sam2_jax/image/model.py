@@ -104,6 +104,14 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         resized._source = self._source
         return resized
 
+    def with_params(self, params: Mapping[str, Any]) -> "Sam2Model":
+        """The same model with other weights, trained ones say: its processor and its options stay."""
+        other = Sam2Model(self.config, params, dtype=self.module.dtype, padding=self.padding)
+        other._source = self._source
+        kept = ("processor", "generation_options")  # if they were read or set
+        vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
+        return other
+
     @cached_property
     def processor(self) -> Sam2Processor:
         """The processor that lies beside the loaded weights, or the usual one, for `config.image_size`."""

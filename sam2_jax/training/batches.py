@@ -1,6 +1,7 @@
 """Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from itertools import cycle, islice
 from typing import Protocol
@@ -8,10 +9,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from sam2_jax.config import Sam2Config
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.read_ahead import read_ahead
-from sam2_jax.training.datasets import Dataset, Example, at_first
+from sam2_jax.training.examples import Dataset, Example, at_first
 from sam2_jax.training.step import Batch
 from sam2_jax.training.synthetic.scenes import make_scene
 
@@ -68,37 +68,47 @@ def _shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def make_batch(
-    examples: Sequence[Example], config: Sam2Config, objects: int, rng: np.random.Generator
-) -> Batch:
+    examples: Sequence[Example], processor: Sam2ImageProcessor, objects: int, rng: np.random.Generator
+) -> tuple[Batch, int]:
     """Bring examples to a network's input, `objects` of each chosen at random, left and right at random.
 
-    Where there are fewer they are taken again, to be prompted in another way. An object that covers no half
-    of any cell has no mask at the network's resolution, and is not chosen; if none is left, all is padding.
-    Values as `Batch` has them, numpy arrays.
+    processor: resizes to the network's input, and does nothing else to a picture's shape. Where there are
+    fewer objects they are taken again, to be prompted in another way. One that covers no half of any cell has
+    no mask at the network's resolution, and is not chosen; if none is left, all is padding. Returns numpy
+    arrays as `Batch` has them, and how many objects were too small.
     """
-    height, width = config.image_size
-    processor = Sam2ImageProcessor.for_config(config)
-    images, masks, is_object = [], [], []
+    height, width = processor.size["height"], processor.size["width"]
+    images, masks, is_object, too_small = [], [], [], 0
     for example in examples:
         flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
         images.append(example.image[:, flip])
-        chosen = _choose(example.masks[:, :, flip], (height // 4, width // 4), objects, rng)
+        chosen, passed_over = _choose(example.masks[:, :, flip], (height // 4, width // 4), objects, rng)
         masks.append(chosen)
         is_object.append(np.full(objects, chosen.any()))
+        too_small += passed_over
     pixels = np.asarray(processor(images)["pixel_values"], np.float32)
-    return Batch(pixels, np.stack(masks), np.stack(is_object))
+    return Batch(pixels, np.stack(masks), np.stack(is_object)), too_small
 
 
-def _choose(masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of masks [N, H, W], as shares of a coarser map's cells: float32 [count, *size], or zeros."""
+def _choose(
+    masks: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """`count` of masks [N, H, W], as shares of a coarser map's cells: float32 [count, *size], or zeros.
+
+    Also how many were passed over since they are too small.
+    """
     chosen: list[np.ndarray] = []
+    passed_over = 0
     for index in rng.permutation(len(masks)):
         share = cell_shares(masks[index], size)
         if (share > 0.5).any():
             chosen.append(share)
+        else:
+            passed_over += 1
         if len(chosen) == count:
             break
-    return np.stack([*islice(cycle(chosen), count)]) if chosen else np.zeros((count, *size), np.float32)
+    repeated = np.stack([*islice(cycle(chosen), count)]) if chosen else np.zeros((count, *size), np.float32)
+    return repeated, passed_over
 
 
 def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -109,17 +119,29 @@ def cell_shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def batches(
     source: Source,
-    config: Sam2Config,
+    processor: Sam2ImageProcessor,
     count: int,
     objects: int,
     seed: int,
     steps: Sequence[int],
     processes: int = 0,
-) -> Iterator[Batch]:
-    """Batches of `count` examples for these steps, made ahead: in a thread, or in processes."""
-    load = partial(_load_batch, source, config, count, objects, seed)
-    return read_ahead(load, steps, processes)
+) -> Iterator[tuple[Batch, int]]:
+    """What `make_batch` makes of `count` examples for each of these steps, ahead: in a thread, or processes.
+
+    Raises ValueError if the processes cannot start or end early.
+    """
+    load = partial(_load_batch, source, processor, count, objects, seed)
+    try:
+        yield from read_ahead(load, steps, processes)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"processes={processes} ended before they were done. Each of them runs the program's file again: "
+            'what trains must stand under `if __name__ == "__main__":`. If it does, they may have been short '
+            "of memory; processes=0 needs none"
+        ) from error
 
 
-def _load_batch(source: Source, config: Sam2Config, count: int, objects: int, seed: int, step: int) -> Batch:
-    return make_batch(source.examples(step, count), config, objects, np.random.default_rng((seed, step)))
+def _load_batch(
+    source: Source, processor: Sam2ImageProcessor, count: int, objects: int, seed: int, step: int
+) -> tuple[Batch, int]:
+    return make_batch(source.examples(step, count), processor, objects, np.random.default_rng((seed, step)))

@@ -15,7 +15,7 @@ from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
 from sam2_jax.processing.boxes import mask_to_boxes
 from sam2_jax.processing.masks import depth_inside
 from sam2_jax.progress import progress_bar
-from sam2_jax.training.datasets import Example
+from sam2_jax.training.examples import Example
 from sam2_jax.training.losses import mask_iou
 
 

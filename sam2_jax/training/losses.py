@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam2_jax.checks import read_number
 from sam2_jax.model.mask_decoder import MaskPrediction
 
 
@@ -20,6 +21,10 @@ class LossWeights(NamedTuple):
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
+
+    def checked(self) -> "LossWeights":
+        """The same as plain numbers. Raises ValueError for what cannot be meant."""
+        return LossWeights(*(read_number(name, value, 0) for name, value in self._asdict().items()))
 
 
 class Losses(NamedTuple):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sam2_jax.checks import read_number, read_whole
 from sam2_jax.training.parameters import Flat
 
 
@@ -31,6 +32,18 @@ class OptimizerOptions(NamedTuple):
     layer_decay: float = 0.9
     clip_norm: float = 0.1
     accumulate: int = 1
+
+    def checked(self) -> "OptimizerOptions":
+        """The same as plain numbers. Raises ValueError for what cannot be meant."""
+        return OptimizerOptions(
+            learning_rate=read_number("learning_rate", self.learning_rate, above=0),
+            warmup_steps=read_whole("warmup_steps", self.warmup_steps, 0),
+            final_share=read_number("final_share", self.final_share, 0, 1),
+            weight_decay=read_number("weight_decay", self.weight_decay, 0),
+            layer_decay=read_number("layer_decay", self.layer_decay, most=1, above=0),
+            clip_norm=read_number("clip_norm", self.clip_norm, above=0),
+            accumulate=read_whole("accumulate", self.accumulate, 1),
+        )
 
 
 def learning_rate_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:

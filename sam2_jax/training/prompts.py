@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sam2_jax.checks import read_number, read_whole
 from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 
 
@@ -30,6 +31,19 @@ class PromptOptions(NamedTuple):
     correction_rounds: int = 7
     from_target: float = 0.1
     deepest: float = 0.0
+
+    def checked(self) -> "PromptOptions":
+        """The same as plain numbers. Raises ValueError for what cannot be meant."""
+        first = {name: read_number(name, getattr(self, name), 0) for name in ("point", "box", "mask")}
+        if not any(first.values()):
+            raise ValueError("one of point, box and mask must be more than 0")
+        return PromptOptions(
+            **first,
+            box_noise=read_number("box_noise", self.box_noise, 0),
+            correction_rounds=read_whole("correction_rounds", self.correction_rounds, 0),
+            from_target=read_number("from_target", self.from_target, 0, 1),
+            deepest=read_number("deepest", self.deepest, 0, 1),
+        )
 
 
 class Prompts(NamedTuple):

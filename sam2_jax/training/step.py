@@ -44,7 +44,8 @@ class TrainState(NamedTuple):
 class Metrics(NamedTuple):
     """What a step reports, scalars: losses summed over rounds, mean IoU of the first and the last round.
 
-    skipped: whether the gradient was not finite, and parameters stayed.
+    skipped: whether the gradient was not finite. objects: how many there were to learn from. In either case,
+    not finite or none, parameters stayed.
     """
 
     losses: Losses
@@ -52,6 +53,7 @@ class Metrics(NamedTuple):
     last_iou: jax.Array
     gradient_norm: jax.Array
     skipped: jax.Array
+    objects: jax.Array
 
 
 def decode(
@@ -134,8 +136,12 @@ def train_step(
         last_iou=ious[-1],
         gradient_norm=optax.tree.norm(gradients),
         skipped=is_skipped(optimizer_state),
+        objects=batch.is_object.sum(),
     )
-    trained = optax.apply_updates(state.trained, updates)
+    # Without an object the gradient is zero, and yet momentum and weight decay would move parameters.
+    moved = optax.apply_updates(state.trained, updates), optimizer_state
+    kept = partial(jnp.where, metrics.objects > 0)
+    trained, optimizer_state = jax.tree.map(kept, moved, (state.trained, state.optimizer))
     return TrainState(state.step + 1, trained, optimizer_state), metrics
 
 

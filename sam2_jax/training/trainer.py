@@ -1,6 +1,7 @@
 """Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -15,8 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.fingerprint import fingerprint
+from sam2_jax.checks import read_flag, read_whole, shown
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.progress import progress_bar
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
@@ -28,7 +31,7 @@ from sam2_jax.training.step import Metrics, TrainState, compiled_step
 
 # The encoder stays as it is: what is trained by default is cheap, and needs few pictures.
 TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
-# After this many gradients in a row that are not finite, something is wrong that going on will not mend.
+# After this many steps in a row without an update, something is wrong that going on will not mend.
 _MOST_SKIPPED = 10
 
 
@@ -56,23 +59,30 @@ class TrainingOptions:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "objects"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
+        for name in ("trained", "lora"):
+            given = getattr(self, name)
+            patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (0,)
+            if not all(isinstance(pattern, str) for pattern in patterns):
+                raise ValueError(f"{name} must be patterns, ('mask_decoder.*',) say; got {shown(given)}")
+            self._set(name, patterns)
+        for name in ("steps", "batch_size", "objects", "lora_rank"):
+            self._set(name, read_whole(name, getattr(self, name), 1))
+        self._set("seed", read_whole("seed", self.seed, 0))
+        self._set("remat", read_flag("remat", self.remat))
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {self.dtype!r}")
-        if not self.optimizer.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive; got {self.optimizer.learning_rate!r}")
-        if self.optimizer.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1; got {self.optimizer.accumulate!r}")
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {shown(self.dtype)}")
+        for name in ("optimizer", "prompts", "weights"):
+            self._set(name, getattr(self, name).checked())
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
 def train(
     model: Sam2Model,
     source: Source,
     options: TrainingOptions,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     stop_at: int | None = None,
     checkpoint_every: int = 500,
@@ -86,17 +96,22 @@ def train(
 
     folder: where checkpoints and metrics.jsonl go; training found there goes on, to the same numbers as if it
     had never stopped. stop_at: stop there, before all of options.steps are done. devices: over which the
-    pictures of a batch are spread, all parameters being on each; by default all there are if they divide
-    batch_size, else the first. processes: so many make the batches, the same ones, for a device that a thread
-    cannot keep busy. data: of JSON's types, what tells the source's data from other data,
-    `Dataset.fingerprint()` say. Stopped by Ctrl-C, training saves a checkpoint first.
+    pictures of a batch are spread, all parameters being on each; by default as many as divide batch_size,
+    with a warning if these are not all there are. processes: so many make the batches, the same ones, for a
+    device that a thread cannot keep busy. data: of JSON's types, what tells the source's data from other
+    data, `Dataset.fingerprint()` say. Stopped by Ctrl-C, training saves a checkpoint first.
 
     A folder goes on only with the same weights, image size, data and options, of which steps may be more:
-    the learning rate then follows the schedule of all of them. Raises ValueError for options that do not fit,
-    gradients that stay not finite, and a folder that cannot be written or has another training's checkpoints.
+    the learning rate then follows the schedule of all of them. Warns of objects that are too small to be
+    learnt at the network's resolution. Raises ValueError for options that do not fit, gradients that stay not
+    finite, pictures without any object that is large enough, and a folder that cannot be written or has
+    another training's checkpoints.
     """
-    if processes < 0:
-        raise ValueError(f"processes must be 0 or more; got {processes}")
+    folder = None if folder is None else Path(folder)
+    processes = read_whole("processes", processes, 0)
+    checkpoint_every = read_whole("checkpoint_every", checkpoint_every, 1)
+    log_every = read_whole("log_every", log_every, 1)
+    stop_at = options.steps if stop_at is None else read_whole("stop_at", stop_at, 0)
     module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
     split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
@@ -106,7 +121,7 @@ def train(
     # Copies: a vector of one parameter is the model's own, and a step uses its state up.
     trained = jax.tree.map(jnp.copy, layout.pack(split.trained))
     state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
-    end = min(options.steps, options.steps if stop_at is None else stop_at)
+    end = min(options.steps, stop_at)
     belongs_to = {} if folder is None else _belongs_to(model, data, options)
     with closing(Record(folder, belongs_to, checkpoint_every)) as record:
         state = jax.device_put(record.restore(state), everywhere)
@@ -114,14 +129,16 @@ def train(
         key = jax.random.key(options.seed)
         start = int(state.step)
         rate = learning_rate_schedule(options.optimizer, options.steps)
-        watch = _Watch(rate, options, log_every)
-        numbers = range(start, end)
+        watch = _Watch(rate, options, log_every, model.config.image_size)
+        numbers, processor = range(start, end), _processor(model)
         coming = batches(
-            source, model.config, options.batch_size, options.objects, options.seed, numbers, processes
+            source, processor, options.batch_size, options.objects, options.seed, numbers, processes
         )
         with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
             try:
-                for number, batch in zip(numbers, coming, strict=True):
+                bar.set_postfix_str("compiling")
+                for number, (batch, too_small) in zip(numbers, coming, strict=True):
+                    watch.too_small += too_small
                     state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
                     # Looked at one step late, while the device works on the next.
                     record.log(watch.see(number, metrics))
@@ -135,7 +152,15 @@ def train(
                 raise KeyboardInterrupt(f"given again, training goes on from step {last}") from stop
             record.log(watch.finish())
     params = merge_parameters(layout.unpack(state.trained), split.frozen)
-    return Sam2Model(model.config, params, dtype=model.module.dtype, padding=model.padding), record.rows
+    return model.with_params(params), record.rows
+
+
+def _processor(model: Sam2Model) -> Sam2ImageProcessor:
+    """What the model's own processor does to a picture's values, while resizing all of it to the input."""
+    own = model.processor.image_processor
+    names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+    values = {name: getattr(own, name) for name in (*names, "do_convert_rgb")}
+    return Sam2ImageProcessor.for_config(model.config).replace(**values)
 
 
 def _belongs_to(model: Sam2Model, data: Any, options: TrainingOptions) -> dict[str, Any]:
@@ -160,9 +185,15 @@ def _program(
 def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:
     """How batches and parameters lie on devices: spread over pictures, and everywhere."""
     if devices is None:
-        devices = jax.devices()
-        if batch_size % len(devices):
-            devices = devices[:1]
+        there = jax.devices()
+        used = max(count for count in range(1, len(there) + 1) if batch_size % count == 0)
+        if used < len(there):
+            warnings.warn(
+                f"a batch_size of {batch_size} does not divide over the {len(there)} devices: {used} of them "
+                f"will be used, all with a multiple of {len(there)}; or say devices=",
+                stacklevel=3,
+            )
+        devices = there[:used]
     if batch_size % len(devices):
         raise ValueError(f"batch_size must divide over {len(devices)} devices; got {batch_size}")
     mesh = Mesh(np.asarray(devices), ("pictures",))
@@ -172,12 +203,14 @@ def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSha
 class _Watch:
     """Looks at the metrics of each step: averages those between logs, and stops what went wrong."""
 
-    def __init__(self, rate: Any, options: TrainingOptions, log_every: int) -> None:
-        self.rate, self.options, self.log_every = rate, options, log_every
+    def __init__(self, rate: Any, options: TrainingOptions, log_every: int, size: tuple[int, int]) -> None:
+        self.rate, self.options, self.log_every, self.size = rate, options, log_every, size
         self.waiting: tuple[int, Metrics] | None = None
         self.number = 0  # of the step looked at last
         self.seen: list[dict[str, float]] = []
         self.skipped = 0
+        self.empty = 0  # steps in a row without an object
+        self.too_small = 0  # objects, counted by who makes batches
         self.shown: dict[str, str] = {}
 
     def see(self, number: int, metrics: Metrics) -> dict[str, float] | None:
@@ -187,8 +220,30 @@ class _Watch:
         return row
 
     def finish(self) -> dict[str, float] | None:
-        """Return what is still to be logged."""
-        return self._look() or self._row() if self.waiting else None
+        """Return what is still to be logged; say what was too small to learn from."""
+        if self.waiting is None:
+            return None
+        row = self._look() or self._row()
+        if self.empty == self.number + 1:
+            raise ValueError(self._nothing_to_learn())
+        if self.too_small:
+            warnings.warn(
+                f"{self.too_small} times an object was not trained on: it covers no half of any cell "
+                f"of the network's masks, {self._cells()}. A larger image_size has smaller cells",
+                stacklevel=3,
+            )
+        return row
+
+    def _cells(self) -> str:
+        height, width = self.size
+        return f"{width // 4} x {height // 4} of them at an image_size of {width} x {height}"
+
+    def _nothing_to_learn(self) -> str:
+        return (
+            f"no object in the pictures of {self.empty} steps up to {self.number} covers half of a cell of "
+            f"the network's masks, {self._cells()}: there is nothing to learn. A larger image_size has "
+            "smaller cells"
+        )
 
     def _look(self) -> dict[str, float] | None:
         if self.waiting is None:
@@ -201,6 +256,9 @@ class _Watch:
                 f"the gradients of {_MOST_SKIPPED} steps up to {self.number} were not finite, and training "
                 f"stopped; lower learning_rate (now {self.options.optimizer.learning_rate}), or use float32"
             )
+        self.empty = 0 if values.objects else self.empty + 1
+        if self.empty == _MOST_SKIPPED:
+            raise ValueError(self._nothing_to_learn())
         seen = {name: float(value) for name, value in values.losses._asdict().items()}
         seen |= {"first_iou": float(values.first_iou), "last_iou": float(values.last_iou)}
         seen |= {"gradient_norm": float(values.gradient_norm), "skipped": float(values.skipped)}

@@ -15,8 +15,9 @@ from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.commands import main
 from sam2_jax.processing.rle import encode_rle
-from sam2_jax.training.datasets import open_dataset, split
+from sam2_jax.training.datasets import open_dataset
 from sam2_jax.training.evaluate import Evaluation
+from sam2_jax.training.examples import split
 from sam2_jax.training.synthetic.scenes import make_scene
 
 # The step compiled here is that of test_training.
@@ -72,7 +73,7 @@ def said(folder: Path) -> tuple[str, str]:
 def test_what_is_left_out_and_what_was_gained_is_said(said: tuple[str, str], folder: Path) -> None:
     out, err = said
     assert "3 pictures to train on, 1 held out" in out
-    assert "left out: 1 crowds" in out
+    assert "left out: 1 annotations with iscrowd 1" in out
     assert "4.png" in err
     assert "before: mean IoU of" in out
     assert "after: mean IoU of" in out

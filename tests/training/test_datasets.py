@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from PIL.ExifTags import Base
 from pycocotools import mask as coco_mask
 from small_models import model_of, smallest_config
@@ -17,7 +17,8 @@ from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.processing.drawing import palette_image
 from sam2_jax.processing.rle import encode_rle
 from sam2_jax.training.batches import Shuffled
-from sam2_jax.training.datasets import Dataset, open_dataset, split
+from sam2_jax.training.datasets import open_dataset
+from sam2_jax.training.examples import Dataset, split
 
 HEIGHT, WIDTH = 20, 30
 SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0, 2.0, 11.0]]
@@ -111,7 +112,8 @@ def test_crowds_small_masks_and_pictures_without_masks_are_counted(tmp_path: Pat
     path = coco(tmp_path, [annotation(1), crowd, annotation(3, segmentation=dot)], [image(1), image(2)])
     dataset = open_dataset(path, min_area=5)
     assert [mask.sum() for mask in dataset[0].masks] == [80]
-    assert dataset.left_out == {"crowds": 1, "masks below 5 pixels": 1, "pictures without masks": 1}
+    crowds = "annotations with iscrowd 1, many objects in one mask (iscrowd 0 would train on them)"
+    assert dataset.left_out == {crowds: 1, "masks below 5 pixels": 1, "pictures without masks": 1}
     assert (len(dataset), dataset.problems) == (1, [])
     assert len(open_dataset(path, min_area=4)[0].masks) == 2
 
@@ -162,20 +164,19 @@ def test_a_damaged_annotation_is_a_problem_and_the_rest_stays(
     assert [mask.sum() for mask in dataset[0].masks] == [80]
 
 
-def test_annotations_without_names_of_their_own(tmp_path: Path) -> None:
+def test_annotations_need_no_ids_of_their_own(tmp_path: Path) -> None:
     nameless = {key: value for key, value in annotation().items() if key != "id"}
-    damaged = ["?", None, nameless, annotation([3]), annotation(float("nan")), annotation(True)]
-    dataset = open_dataset(coco(tmp_path, [*damaged, annotation(1), annotation(1)]))
-    assert len(dataset[0].masks) == 1
+    ids = [nameless, *(annotation(i) for i in ([3], None, float("nan"), True, 1, 1))]  # type: ignore[arg-type]
+    dataset = open_dataset(coco(tmp_path, [*ids, "?", None]))
+    assert len(dataset[0].masks) == len(ids)
     assert dataset.problems == [
-        "annotation number 1 of the list was left out: it must be an object; got '?'",
-        "annotation number 2 of the list was left out: it must be an object; got None",
-        "annotation number 3 of the list was left out: its id must be a number or a string; got None",
-        "annotation number 4 of the list was left out: its id must be a number or a string; got [3]",
-        "annotation number 5 of the list was left out: its id must be a number or a string; got nan",
-        "annotation number 6 of the list was left out: its id must be a number or a string; got True",
-        "annotation 1 was left out: another annotation before it has the same id",
+        "annotation number 8 of the list was left out: it must be an object; got '?'",
+        "annotation number 9 of the list was left out: it must be an object; got None",
     ]
+
+
+def test_no_word_of_a_crowd_is_no_crowd(tmp_path: Path) -> None:
+    assert len(open_dataset(coco(tmp_path, [annotation(iscrowd=None)]))[0].masks) == 1
 
 
 def test_a_degenerate_part_leaves_the_other_parts(tmp_path: Path) -> None:
@@ -372,6 +373,81 @@ def test_a_label_map_that_is_none(tmp_path: Path, picture: np.ndarray, problem: 
     assert problem in str(error.value)
 
 
+def disc(radius: float = 150, size: tuple[int, int] = (640, 480)) -> Image.Image:
+    """A white disc on black, without grey."""
+    x, y = np.meshgrid(*(np.arange(n) - n / 2 for n in size))
+    return Image.fromarray(((x**2 + y**2 < radius**2) * 255).astype(np.uint8))
+
+
+def smoothed(kind: str) -> Image.Image:
+    """Label maps of one or two objects that were smoothed, and a photo."""
+    half = (320, 240)
+    colours = Image.composite(
+        Image.new("RGB", (640, 480), (200, 30, 90)), Image.new("RGB", (640, 480)), disc()
+    )
+    colours.paste((10, 220, 40), (0, 0, 90, 90))
+    two = Image.fromarray(np.where(np.asarray(disc()), 200, 0).astype(np.uint8))
+    two.paste(100, (0, 0, 90, 90))
+    return {
+        "bilinear": disc().resize(half, Image.Resampling.BILINEAR),
+        "lanczos": disc().resize(half, Image.Resampling.LANCZOS),
+        "enlarged": disc(40, (160, 120)).resize(half, Image.Resampling.BILINEAR),
+        "few levels": disc().resize(half, Image.Resampling.BOX),
+        "blurred": disc().filter(ImageFilter.GaussianBlur(6)),
+        "colours": colours.resize(half, Image.Resampling.BILINEAR),
+        "two objects": two.resize(half, Image.Resampling.BILINEAR),
+        "photo": Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8)),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["bilinear", "lanczos", "enlarged", "few levels", "blurred", "colours", "two objects", "photo"]
+)
+def test_a_label_map_that_was_smoothed_is_not_taken_for_hundreds_of_objects(
+    tmp_path: Path, kind: str
+) -> None:
+    picture = smoothed(kind)
+    photo(tmp_path / "a.jpg", *picture.size[::-1])
+    picture.save(tmp_path / "a_mask.png")
+    with pytest.raises(
+        ValueError, match=r"looks smoothed at its edges .*PNG without smoothing; .*one_object"
+    ):
+        open_dataset(tmp_path)[0]
+
+
+def test_a_smoothed_mask_of_one_object_is_read_as_one(tmp_path: Path) -> None:
+    picture = disc().resize((320, 240), Image.Resampling.BILINEAR)
+    photo(tmp_path / "a.jpg", 240, 320)
+    dark = picture.point([value // 40 for value in range(256)])
+    for saved in (picture, picture.convert("RGB"), picture.convert("1", dither=Image.Dither.NONE), dark):
+        saved.save(tmp_path / "a_mask.png")
+        masks = open_dataset(tmp_path, one_object=True)[0].masks
+        assert len(masks) == 1
+        assert masks[0].sum() == pytest.approx(np.pi * 75**2, rel=0.01)
+    with pytest.raises(ValueError, match="one_object must be True or False; got 'yes'"):
+        open_dataset(tmp_path, one_object="yes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one_object is of label maps, in a folder"):
+        open_dataset(coco(tmp_path, [annotation()]), one_object=True)
+
+
+def test_what_masks_were_read_with_tells_one_dataset_from_another(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 2)
+    kinds = [{}, {"min_area": 2}, {"one_object": True}]
+    assert len({open_dataset(folder, **kind).fingerprint() for kind in kinds}) == len(kinds)
+
+
+def test_many_small_and_thin_objects_are_no_smoothing(tmp_path: Path) -> None:
+    """Cells of two pixels, touching pairs, a frame, a line across another object, a stack of slices."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[0], values[-1] = 40, 41
+    values[2:4, 1:28:3], values[2:4, 2:29:3] = np.arange(1, 10), np.arange(11, 20)
+    values[6:16, 4:20], values[8, 4:20] = 30, 25
+    values[17:19, 2:12], values[17:19, 12:22], values[17:19, 22:28] = 50, 51, 52
+    photo(tmp_path / "a.jpg")
+    Image.fromarray(values).save(tmp_path / "a_mask.png")
+    assert len(open_dataset(tmp_path)[0].masks) == 25
+
+
 def test_small_objects_of_a_label_map_are_left_out(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     palette_image(labels()).save(tmp_path / "a_mask.png")
@@ -410,7 +486,7 @@ def test_a_file_without_annotations(tmp_path: Path, content: bytes, message: str
 
 def test_only_crowds_are_nothing(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="nothing to train on; left out: 1 crowds; left out: 1 pictures with"
+        ValueError, match="nothing to train on; left out: 1 annotations with iscrowd 1, .*; left out: 1 pict"
     ):
         open_dataset(coco(tmp_path, [annotation(iscrowd=1)]))
 
@@ -426,7 +502,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images must be the folder of the pictures; there is no folder"):
         open_dataset(path, path)
     for min_area in (0, 1.5, True):
-        with pytest.raises(ValueError, match="min_area must be a whole number of pixels, 1 or more; got"):
+        with pytest.raises(ValueError, match="min_area must be a whole number of at least 1; got"):
             open_dataset(path, min_area=min_area)  # type: ignore[arg-type]
 
 
@@ -552,15 +628,28 @@ def test_split(tmp_path: Path, held_out: float, count: int) -> None:
     assert any(names(split(dataset, held_out, seed)[1]) != names(test) for seed in range(5))
 
 
+def test_a_picture_listed_twice_is_on_one_side_of_a_split(tmp_path: Path) -> None:
+    files = [photo(tmp_path / f"{i}.png").name for i in range(1, 5)]
+    images = [image(i, file_name=files[i % 4]) for i in range(12)]
+    dataset = open_dataset(coco(tmp_path, [annotation(i, image_id=i) for i in range(12)], images))
+    for seed in range(4):
+        train, test = split(dataset, 0.5, seed)
+        assert (len(train), len(test)) == (6, 6)
+        assert not set(names(train)) & set(names(test))
+    once = open_dataset(coco(tmp_path, [annotation(i, image_id=i) for i in (0, 4)], images))
+    with pytest.raises(ValueError, match="there must be two or more; the dataset has 1"):
+        split(once, 0.5)
+
+
 def test_split_needs_something_on_either_side(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there must be two or more; the dataset has 1"):
         split(open_dataset(folder_of(tmp_path, 1)), 0.5)
     dataset = open_dataset(folder_of(tmp_path, 2))
     for held_out in (0, 1, -0.5, float("nan"), "half"):
-        with pytest.raises(ValueError, match="held_out must be a share of the pictures between 0 and 1; got"):
+        with pytest.raises(ValueError, match="held_out must be a number above 0 and less than 1; got"):
             split(dataset, held_out)  # type: ignore[arg-type]
     for seed in (-1, 0.5, None):
-        with pytest.raises(ValueError, match="seed must be a whole number, 0 or more; got"):
+        with pytest.raises(ValueError, match="seed must be a whole number of at least 0; got"):
             split(dataset, 0.5, seed)  # type: ignore[arg-type]
 
 

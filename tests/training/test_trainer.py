@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from small_models import model_of, small_config, smallest_config
 
-from sam2_jax import Sam2Model
+from sam2_jax import Sam2ImageProcessor, Sam2Model, Sam2Processor
 from sam2_jax.checkpoint import names
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.training.batches import Scenes, Shuffled, batches, cell_shares, make_batch
-from sam2_jax.training.datasets import Example
 from sam2_jax.training.evaluate import evaluate
+from sam2_jax.training.examples import Example
+from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.trainer import TrainingOptions, train
@@ -33,6 +34,7 @@ SHORT = TrainingOptions(
     prompts=PromptOptions(correction_rounds=1),
 )
 SOURCE = Scenes(1, 64)
+PROCESSOR = Sam2ImageProcessor.for_config(smallest_config())
 Trained = tuple[Sam2Model, list[dict[str, float]]]
 
 
@@ -55,7 +57,7 @@ def resumed(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """The same, stopped on the way and taken up again, with its folder."""
     folder = tmp_path_factory.mktemp("training") / "run"
     train(model, SOURCE, SHORT, folder, stop_at=5, log_every=1, progress=False)
-    return folder, train(model, SOURCE, SHORT, folder, log_every=1, progress=False)
+    return folder, train(model, SOURCE, SHORT, str(folder), log_every=1, progress=False)
 
 
 def flat(model: Sam2Model) -> dict[str, np.ndarray]:
@@ -208,23 +210,85 @@ def test_numbers_that_are_not_finite_stop_training(model: Sam2Model) -> None:
         train(broken, SOURCE, SHORT, progress=False)
 
 
+class Specks:
+    """Scenes, from some step on with nothing but an object of one pixel."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+
+    def examples(self, step: int, count: int) -> list[Example]:
+        scenes = SOURCE.examples(step, count)
+        speck = np.zeros((1, 64, 64), bool)
+        speck[0, 3, 3] = True
+        return [scene._replace(masks=speck) for scene in scenes] if step >= self.begin else scenes
+
+
+def test_objects_too_small_to_be_learnt_are_counted_and_move_nothing(
+    model: Sam2Model, straight: Trained
+) -> None:
+    with pytest.warns(
+        UserWarning, match="8 times an object was not trained on: .* 16 x 16 of them at an image_size"
+    ):
+        some, _ = train(model, Specks(8), SHORT, progress=False)
+    before, _ = train(model, SOURCE, SHORT, stop_at=8, progress=False)
+    assert changed(some, before) == set()
+    with pytest.raises(
+        ValueError, match="no object in the pictures of 10 steps up to 9 covers half of a cell"
+    ):
+        train(model, Specks(0), SHORT, progress=False)
+    with pytest.raises(
+        ValueError, match="no object in the pictures of 2 steps up to 1 .*there is nothing to learn"
+    ):
+        train(model, Specks(0), SHORT, stop_at=2, progress=False)
+
+
+def test_a_trained_model_keeps_its_processor_and_training_sees_what_it_does(straight: Trained) -> None:
+    own = model_of(smallest_config())
+    own.processor = Sam2Processor(PROCESSOR.replace(image_mean=(0.1, 0.2, 0.3)), point_pad_value=-7)
+    own.generation_options = {"pred_iou_thresh": 0.3}
+    trained, rows = train(own, SOURCE, SHORT, stop_at=2, log_every=1, progress=False)
+    assert trained.processor is own.processor
+    assert trained.generation_options == own.generation_options
+    assert rows[0]["total"] != straight[1][0]["total"]
+
+
+def test_numbers_of_a_training_are_read_before_it_begins(model: Sam2Model) -> None:
+    for name, value in {"processes": -1, "log_every": 0, "checkpoint_every": 0.5, "stop_at": "3"}.items():
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            train(model, NoSource(), SHORT, progress=False, **{name: value})  # type: ignore[arg-type]
+
+
+def test_processes_of_a_program_that_guards_nothing_are_a_sentence(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from sam2_jax import Sam2ImageProcessor\n"
+        "from sam2_jax.training.batches import Scenes, batches\n"
+        "list(batches(Scenes(1, 64), Sam2ImageProcessor(size=64), 1, 1, 0, range(2), processes=1))\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ValueError: processes=1 ended before they were done" in done.stderr
+    assert '`if __name__ == "__main__":`' in done.stderr
+
+
 def test_devices_share_a_batch_and_come_to_the_same_losses(straight: Trained) -> None:
     program = """
-import sys, json, jax
-jax.config.update("jax_num_cpu_devices", 2)
+import sys, json, warnings, jax
+jax.config.update("jax_num_cpu_devices", 3)
 sys.path[:0] = sys.argv[1:4]
 import conftest, test_trainer as t
-jax.config.update("jax_disable_most_optimizations", True)
+from quick_compilation import compiling_quickly
 model = t.model_of(t.smallest_config())
-_, rows = t.train(model, t.SOURCE, t.SHORT, log_every=1, stop_at=3, progress=False)
-print(json.dumps([len(jax.devices()), rows]))
+with compiling_quickly(), warnings.catch_warnings(record=True) as said:
+    _, rows = t.train(model, t.SOURCE, t.SHORT, log_every=1, stop_at=3, progress=False)
+print(json.dumps([[str(warning.message) for warning in said], rows]))
 """
     folders = [Path(__file__).parents[i] for i in range(3)]
     command = [sys.executable, "-c", program, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    count, rows = json.loads(done.stdout.splitlines()[-1])
-    assert count == 2
+    said, rows = json.loads(done.stdout.splitlines()[-1])
+    assert "a batch_size of 2 does not divide over the 3 devices: 2 of them will be used" in said[0]
     assert len(rows) == 3
     for row, expected in zip(rows, straight[1], strict=False):
         assert row["total"] == pytest.approx(expected["total"], rel=1e-4)
@@ -269,16 +333,43 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number, 1 or more; got 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        ({"steps": None}, "steps must be a whole number of at least 1; got None"),
         ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"lora_rank": 1e400}, "lora_rank must be a whole number of at least 1; got inf"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
+        ({"remat": 1}, "remat must be True or False; got 1"),
+        ({"trained": "*"}, r"trained must be patterns, \('mask_decoder.*',\) say; got '\*'"),
+        ({"lora": None}, r"lora must be patterns, .* got None"),
+        ({"trained": [1]}, r"trained must be patterns, .* got \[1\]"),
         ({"dtype": "float16"}, "dtype must be 'float32' or 'bfloat16'; got 'float16'"),
-        ({"optimizer": OptimizerOptions(learning_rate=-1.0)}, "learning_rate must be positive; got -1.0"),
-        ({"optimizer": OptimizerOptions(accumulate=0)}, "accumulate must be at least 1; got 0"),
+        (
+            {"optimizer": OptimizerOptions(learning_rate=-1.0)},
+            "learning_rate must be a number above 0; got -1.0",
+        ),
+        (
+            {"optimizer": OptimizerOptions(accumulate=0)},
+            "accumulate must be a whole number of at least 1; got 0",
+        ),
+        (
+            {"optimizer": OptimizerOptions(layer_decay=1.5)},
+            "layer_decay must be a number above 0 and at most 1",
+        ),
+        ({"optimizer": OptimizerOptions(clip_norm=np.nan)}, "clip_norm must be a number above 0; got nan"),
+        ({"prompts": PromptOptions(point=0, box=0)}, "one of point, box and mask must be more than 0"),
+        ({"prompts": PromptOptions(deepest=2)}, "deepest must be a number from 0 to 1; got 2"),
+        ({"weights": LossWeights(dice=-1)}, "dice must be a number of at least 0; got -1"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SHORT, **changes)
+
+
+def test_options_may_be_lists_and_numbers_of_numpy() -> None:
+    options = replace(SHORT, trained=["mask_decoder.*"], steps=np.int64(12), seed=np.uint32(0))
+    assert options == replace(SHORT, trained=("mask_decoder.*",))
+    assert hash(options) == hash(replace(SHORT, trained=("mask_decoder.*",)))
 
 
 def test_cells_are_covered_in_part_where_an_object_covers_part_of_their_pixels() -> None:
@@ -296,8 +387,9 @@ def test_batches_take_objects_again_and_flip_picture_and_masks_together() -> Non
     example = Example("halves", image, masks)
     sides = set()
     for seed in range(8):
-        batch = make_batch([example], smallest_config(), 3, np.random.default_rng(seed))
+        batch, too_small = make_batch([example], PROCESSOR, 3, np.random.default_rng(seed))
         assert batch.is_object.all()
+        assert too_small == 1
         bright = batch.pixel_values[0, 0, :, 0] > 0
         np.testing.assert_array_equal(batch.masks[0, 0, 0] == 1, bright[::4])
         np.testing.assert_array_equal(batch.masks[0, 1:], batch.masks[0, :1].repeat(2, axis=0))
@@ -309,8 +401,9 @@ def test_a_picture_with_nothing_large_enough_is_padding() -> None:
     masks = np.zeros((1, 64, 64), bool)
     masks[0, 3, 3] = True
     example = Example("speck", np.zeros((64, 64, 3), np.uint8), masks)
-    batch = make_batch([example], smallest_config(), 2, np.random.default_rng(0))
+    batch, too_small = make_batch([example], PROCESSOR, 2, np.random.default_rng(0))
     assert not batch.is_object.any()
+    assert too_small == 1
     assert not batch.masks.any()
 
 
@@ -320,7 +413,7 @@ def test_scenes_are_each_seen_once_and_never_by_another_stream() -> None:
 
 
 def test_processes_make_the_same_batches() -> None:
-    arguments = SOURCE, smallest_config(), 2, 2, 7, range(5)
+    arguments = SOURCE, PROCESSOR, 2, 2, 7, range(5)
     for one, other in zip(batches(*arguments), batches(*arguments, processes=2), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
