@@ -71,6 +71,7 @@ def add_finetune(commands: Any) -> None:
     )
     add("--validation", type=Path, metavar="PATH", help="pictures to judge by of their own, as --data")
     add("--validation-images", type=Path, metavar="FOLDER", help="where the photos of these are")
+    add("--one-object", action="store_true", help="each label map is of one object, bright on black")
     add_quiet(parser)
     parser.set_defaults(run=finetune)
 
@@ -159,10 +160,12 @@ def _open(arguments: argparse.Namespace) -> tuple["Dataset", "Dataset | None"]:
     from sam2_jax.training.datasets import open_dataset
     from sam2_jax.training.examples import split
 
-    training, judged = open_dataset(arguments.data, arguments.images), None
+    one_object = arguments.one_object
+    training, judged = open_dataset(arguments.data, arguments.images, one_object=one_object), None
     _tell_left_out(training)
     if arguments.validation:
-        judged = open_dataset(arguments.validation, arguments.validation_images)
+        where = arguments.validation, arguments.validation_images
+        judged = open_dataset(*where, one_object=one_object and arguments.validation.is_dir())
         _tell_left_out(judged)
     elif share := _HELD_OUT if arguments.held_out is None else arguments.held_out:
         training, judged = split(training, share, arguments.seed)
