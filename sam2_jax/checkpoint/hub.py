@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from sam2_jax.checks import closest, shown
+from sam2_jax.checks import closest, read_flag, shown
 from sam2_jax.json_files import read_json
 
 RELEASED_MODELS: dict[str, tuple[str, str]] = {
@@ -51,8 +51,22 @@ PROCESSOR_FILES = PROCESSOR_FILE, IMAGE_PROCESSOR_FILE
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 """What every `from_pretrained` takes to say which files of a hub repository are meant."""
 
+TRANSFORMERS_NAME = "pretrained_model_name_or_path"
+"""What transformers calls the model that `from_pretrained` reads."""
+
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _SINGLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+
+def take_source(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Take out of options what says which folder is meant: the model by either name, `HubFolder`'s own."""
+    other = options.pop(TRANSFORMERS_NAME, None)
+    if (model is None) == (other is None):
+        raise ValueError(
+            f"model must be given, once, also as {TRANSFORMERS_NAME}; got {shown((model, other))}"
+        )
+    of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    return (other if model is None else model), of_hub
 
 
 def is_reachable(seconds: float = 3.0) -> bool:
@@ -81,21 +95,21 @@ class HubFolder:
         subfolder: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
+        local_files_only: bool | None = False,
+        force_download: bool | None = False,
     ) -> None:
         if not isinstance(model, (str, Path)):
             raise ValueError(f"model must be a hub id, a folder or a file of weights; got {shown(model)}")
         self.model = model
         self.file: Path | None = None
         self._subfolder = subfolder or ""
+        flags = {"local_files_only": local_files_only, "force_download": force_download}
         self._options: dict[str, Any] = {
-            "revision": revision,
-            "subfolder": subfolder,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-            "force_download": force_download,
+            "revision": _read_text("revision", revision),
+            "subfolder": _read_text("subfolder", subfolder),
+            "token": _read_text("token", token, bool),
+            "cache_dir": _read_text("cache_dir", cache_dir, Path),
+            **{name: value is not None and read_flag(name, value) for name, value in flags.items()},
         }
         path = EMBEDDED_MODEL if model == EMBEDDED else Path(model)
         kind = _kind(path) if str(model) else "absent"
@@ -283,3 +297,11 @@ def _meant(model: str) -> str:
 
 def _known() -> str:
     return f"Released models: {', '.join(RELEASED_MODELS)}"
+
+
+def _read_text(name: str, value: Any, other: type | None = None) -> Any:
+    """An option of the hub: text, of another type as well perhaps, or None."""
+    if value is None or isinstance(value, str) or (other is not None and isinstance(value, other)):
+        return value
+    also = "" if other is None else f", a {other.__name__}"
+    raise ValueError(f"{name} must be text{also} or None; got {shown(value)}")

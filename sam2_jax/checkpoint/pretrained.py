@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 import flax.linen as nn
 import jax
@@ -94,7 +94,7 @@ class PretrainedModel(Generic[Config]):
         about = [f"hiera-{size}" if size else blocks]
         if isinstance(self.config, Sam2Config):
             about.append("{} x {}".format(*self.config.image_size))
-        about += [jnp.dtype(self.module.dtype).name, f"{millions:.1f} M parameters"]
+        about += [self.dtype.name, f"{millions:.1f} M parameters"]
         return f"{type(self).__name__}({', '.join(about)})"
 
     @property
@@ -110,6 +110,28 @@ class PretrainedModel(Generic[Config]):
         names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
         with computed_at_once(params):  # on the device once, not at every call
             self._params = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), params)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The computing type, float32 or bfloat16."""
+        return jnp.dtype(self.module.dtype)
+
+    @property
+    def device(self) -> Any:
+        """JAX's device that holds the parameters, the first of several."""
+        return min(jax.tree.leaves(self.params)[0].devices(), key=lambda device: device.id)
+
+    def eval(self) -> Self:
+        """The model itself: nothing in it is random, so that training and prediction compute the same."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not needed here: raises ValueError, which says what to write instead."""
+        raise ValueError(
+            "leave .to(...) out: the model is on JAX's default device. To another one, "
+            "model.params = jax.device_put(model.params, device); another type is had with "
+            'from_pretrained(..., dtype="bfloat16")'
+        )
 
     @classmethod
     def from_pretrained(

@@ -31,15 +31,28 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but what is unknown is refused by the command it was given to."""
+        self._given = list(args or ())
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            names = [name for action in self._actions for name in action.option_strings]
-            meant = did_you_mean(unknown[0].partition("=")[0], names) if unknown[0].startswith("-") else ""
-            self.error(f"unknown argument {shown(unknown[0])}{meant}")
+            self.error(self._unknown(unknown[0]))
         return namespace, unknown
+
+    def _unknown(self, argument: str) -> str:
+        meant = did_you_mean(argument.partition("=")[0], self._names) if argument.startswith("-") else ""
+        return f"unknown argument {shown(argument)}{meant}"
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Say how the command is used and what is wrong."""
+        if message.startswith("the following arguments are required"):  # perhaps they were misspelt
+            options = [given for given in self._given if given.startswith("--")]
+            for given in options:
+                if not any(name.startswith(given.partition("=")[0]) for name in self._names):
+                    message = self._unknown(given)
+                    break
         super().error(_fit(message))
 
 

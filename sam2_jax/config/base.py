@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
-from sam2_jax.checks import closest, read_number, shown
+from sam2_jax.checks import check_options, closest, read_number, shown
 from sam2_jax.config.files import ConfigInFiles
 
 LARGEST = 65536
@@ -129,12 +129,14 @@ class BaseConfig(ConfigInFiles):
         return [f.name for f in fields(cls)]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
         """Build from a dictionary such as transformers writes; its general-purpose keys are passed over.
 
-        null, None here, stands for the default. Raises ValueError for a key that is almost a field's name,
-        since ignoring a misspelt field would silently build a different network.
+        null, None here, stands for the default. changes: fields that go before the dictionary's. Raises
+        ValueError for other changes and for a key that is almost a field's name, since ignoring a misspelt
+        field would silently build a different network.
         """
+        check_options(changes, cls.field_names(), f"{cls.__name__}.from_dict")
         if not isinstance(values, Mapping):
             raise ValueError(f"{cls.__name__} is built from a dictionary; got {shown(values)}")
         names = cls.field_names()
@@ -146,7 +148,8 @@ class BaseConfig(ConfigInFiles):
         for key in values:
             if key not in names and (near := closest(key, names, 0.9)):
                 raise ValueError(f"{cls.__name__} has no field {shown(key)}; did you mean {near!r}?")
-        return cls(**{name: values[name] for name in names if values.get(name) is not None})
+        given = {name: values[name] for name in names if values.get(name) is not None}
+        return cls(**given | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary with `model_type`, readable by transformers."""

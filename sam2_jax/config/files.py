@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, HubFolder
+from sam2_jax.checkpoint.hub import HUB_OPTIONS, TRANSFORMERS_NAME, HubFolder, take_source
 from sam2_jax.checks import check_options, shown
 from sam2_jax.json_files import read_json, to_json, write_json
 
@@ -29,8 +29,8 @@ class ConfigInFiles:
         raise NotImplementedError
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a dictionary such as `to_dict` returns."""
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
+        """Build from a dictionary such as `to_dict` returns; fields given by name go first."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,19 +42,25 @@ class ConfigInFiles:
         raise NotImplementedError
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **options: Any) -> Self:
+    def loading_options(cls) -> list[str]:
+        """Names of the arguments of `from_pretrained`, but for the model."""
+        return [*HUB_OPTIONS, *cls.field_names(), TRANSFORMERS_NAME, "trust_remote_code"]
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Self:
         """Read the configuration of a hub id or local folder, whole or the part of this class in it.
 
         An image model's configuration is read from a video model's too, which is what the released
-        checkpoints hold. options: revision, subfolder, token, cache_dir, local_files_only and force_download
-        say which files are meant; fields of this class replace what the file says. Raises ValueError for
-        other options, and if there is no such model or its file is broken.
+        checkpoints hold. model may be called pretrained_model_name_or_path, as in transformers. options:
+        revision, subfolder, token, cache_dir, local_files_only and force_download say which files are meant;
+        fields of this class replace what the file says; trust_remote_code changes nothing. Raises ValueError
+        for other options, and if there is no such model or its file is broken.
         """
-        check_options(options, (*HUB_OPTIONS, *cls.field_names()), f"{cls.__name__}.from_pretrained")
-        where = {name: value for name, value in options.items() if name in HUB_OPTIONS}
-        changes = {name: value for name, value in options.items() if name not in HUB_OPTIONS}
-        found = read_config_of(HubFolder(model, **where).get(CONFIG_FILE), cls)
-        return cls.from_dict(found.to_dict() | changes) if changes else found
+        check_options(options, cls.loading_options(), f"{cls.__name__}.from_pretrained")
+        model, where = take_source(model, options)
+        options.pop("trust_remote_code", None)
+        found: Self = read_config_of(HubFolder(model, **where).get(CONFIG_FILE), cls)
+        return cls.from_dict(found.to_dict(), **options) if options else found
 
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:

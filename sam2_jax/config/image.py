@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from sam2_jax.checks import shown
 from sam2_jax.config.base import LARGEST, MOST_LAYERS, BaseConfig
 
@@ -362,14 +364,11 @@ class Sam2Config(BaseConfig):
         return self.vision_config.backbone_config.stride
 
     def with_image_size(self, image_size: int | Sequence[int]) -> Self:
-        """Return the same network for another input size: one number, or (height, width), in pixels."""
-        try:
-            sizes = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-            height, width = map(operator.index, sizes)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"image_size must be a whole number or (height, width), in pixels; got {shown(image_size)}"
-            ) from error
+        """Return the same network for another input size: one number, or (height, width), in pixels.
+
+        Both multiples of the network's stride, 32 for the released models. Raises ValueError for others.
+        """
+        height, width = _read_sides(image_size, self.vision_config.backbone_config.stride)
         backbone = replace(self.vision_config.backbone_config, image_size=(height, width))
         vision = replace(
             self.vision_config, backbone_config=backbone, backbone_feature_sizes=backbone.feature_sizes(3)
@@ -377,3 +376,19 @@ class Sam2Config(BaseConfig):
         size: int | Sequence[int] = height if height == width else (height, width)
         prompt = replace(self.prompt_encoder_config, image_size=size)
         return replace(self, vision_config=vision, prompt_encoder_config=prompt)
+
+
+def _read_sides(image_size: Any, strides: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a network's input."""
+    try:
+        sides = image_size if isinstance(image_size, (Sequence, np.ndarray)) else (image_size, image_size)
+        height, width = map(operator.index, sides)
+    except (TypeError, ValueError):
+        height = width = 0
+    if not all(0 < n <= LARGEST and n % s == 0 for n, s in zip((height, width), strides, strict=True)):
+        stride = strides[0] if len(set(strides)) == 1 else tuple(strides)
+        raise ValueError(
+            f"image_size must be a whole number or (height, width), in pixels, multiples of {stride} up to "
+            f"{LARGEST}; got {shown(image_size)}"
+        )
+    return height, width

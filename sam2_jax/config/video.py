@@ -171,12 +171,13 @@ class Sam2VideoConfig(BaseConfig):
         return int(math.log2(self.mask_downsampler_total_stride) // math.log2(self.mask_downsampler_stride))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
         """As for every configuration; also reads `memory_attention_rope_theta` of older transformers."""
         if "memory_attention_rope_theta" in values and values.get("rope_parameters") is None:
             theta = values["memory_attention_rope_theta"]
             values = {**values, "rope_parameters": {"rope_theta": theta, "rope_type": "axial"}}
-        return super().from_dict({k: v for k, v in values.items() if k != "memory_attention_rope_theta"})
+        values = {k: v for k, v in values.items() if k != "memory_attention_rope_theta"}
+        return super().from_dict(values, **changes)
 
     @cached_property
     def image_config(self) -> Sam2Config:

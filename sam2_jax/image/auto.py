@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, HubFolder
+from sam2_jax.checkpoint.hub import HubFolder, take_source
 from sam2_jax.checks import check_options, did_you_mean, shown
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.image.vision import Sam2HieraDetModel, Sam2VisionModel
 from sam2_jax.json_files import read_json_object
-from sam2_jax.processing.files import TRANSFORMERS_NAME, take_source
+from sam2_jax.processing.files import read_source
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
 
@@ -61,13 +61,13 @@ class AutoConfig(_Auto):
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Any:
         """Read the configuration of a hub id or folder, of the class that its model_type names.
 
-        options: revision, subfolder, token, cache_dir, local_files_only and force_download. Raises ValueError
-        if it cannot be found or is of another model.
+        options: as of the class's `from_pretrained`. Raises ValueError if it cannot be found or is of another
+        model, and for options that it does not have.
         """
-        check_options(options, (*HUB_OPTIONS, TRANSFORMERS_NAME), "AutoConfig.from_pretrained")
+        known = {name for kind in _CONFIGS.values() for name in kind.loading_options()}
+        check_options(options, sorted(known), "AutoConfig.from_pretrained")
         model, where = take_source(model, options)
-        kind = _CONFIGS[cls._type_of(model, where)]
-        return kind.from_dict(read_json_object(HubFolder(model, **where).get("config.json")))
+        return _CONFIGS[cls._type_of(model, where)].from_pretrained(model, **where, **options)
 
     @classmethod
     def for_model(cls, model_type: str, **fields: Any) -> Any:
@@ -123,7 +123,7 @@ class AutoProcessor(_Auto):
         Raises ValueError if it cannot be found or is of another kind of model.
         """
         processor = cls.kind.from_pretrained(model, **options)  # which checks its options first
-        model, where = take_source(model, options)
+        model, where = read_source(model, options)
         if HubFolder(model, **where).find("config.json"):
             cls._type_of(model, where)
         return processor

@@ -6,7 +6,7 @@ mask-generation pipeline.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class GeneratedMask:
     the crop it was found in, the whole photo without crops.
     """
 
-    rle: dict[str, Any]
+    rle: dict[str, Any] = field(repr=False)
     box: np.ndarray
     predicted_iou: float
     point: tuple[float, float]
@@ -112,6 +112,9 @@ class AutomaticMaskGenerator:
         self.processor = model.processor if processor is None else _check_processor(processor)
         self.output_mode = output_mode
         self.options = MaskGenerationOptions(**merge_options(defaults, options))
+
+    def __repr__(self) -> str:
+        return f"AutomaticMaskGenerator({self.model!r}, {self.options!r}, {self.output_mode!r})"
 
     def compile(self, progress: bool = False) -> dict[str, float]:
         """Compile ahead of time what `generate` will run with these options; as `Sam2Model.compile`."""

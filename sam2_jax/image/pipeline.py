@@ -51,10 +51,11 @@ def pipeline(
 ) -> "MaskGenerationPipeline":
     """Make the pipeline of a task, of which there is one: "mask-generation", meant by None as well.
 
-    model: a hub id, a folder or a Sam2Model; the tiny released one by default. processor, image_processor: at
-    most one of them, a Sam2Processor, a Sam2ImageProcessor, or a hub id or folder that holds one; the model's
-    own by default. device, device_map, use_fast and trust_remote_code are accepted for transformers' sake:
-    JAX computes on its default device. options: those of `Sam2Model.from_pretrained` for a model that is
+    model: a hub id, a folder or a Sam2Model; the tiny released one by default. processor, image_processor:
+    one of them (both only if the one holds the other), a Sam2Processor, a Sam2ImageProcessor, or a hub id or
+    folder that holds one; the model's own by default. device, device_map, use_fast, trust_remote_code, and a
+    tokenizer and feature_extractor of None are accepted for transformers' sake: JAX computes on its default
+    device. options: those of `Sam2Model.from_pretrained` for a model that is
     loaded by name (revision, cache_dir, local_files_only, dtype or torch_dtype, ...), also as model_kwargs;
     and those of the pipeline's call, for all calls. Raises ValueError for another task, for what cannot be
     loaded, and, before anything is loaded, for unknown options and impossible values.
@@ -63,6 +64,7 @@ def pipeline(
         raise ValueError(f'task must be "{TASK}"; got {shown(task)}')
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
         raise ValueError(f"model_kwargs must be a dictionary or None; got {shown(model_kwargs)}")
+    options = _without_absent(options)
     known = Sam2Model.loading_options()
     loading = {name: options.pop(name) for name in known if name in options}
     if twice := sorted(loading.keys() & (model_kwargs or {}).keys()):
@@ -89,15 +91,27 @@ class MaskGenerationPipeline:
     task = TASK
 
     def __init__(
-        self, model: Sam2Model, processor: Any = None, *, image_processor: Any = None, **options: Any
+        self,
+        model: Sam2Model,
+        processor: Any = None,
+        *,
+        image_processor: Any = None,
+        **options: Any,
     ) -> None:
         """Options are those of a call, in which they can be changed. Raises ValueError as `pipeline` does."""
+        options = _without_absent(options)
         check_options(options, _CALL_OPTIONS, "the mask-generation pipeline")
         prepared = _read_processor(processor, image_processor)
         self.model = model
         self._outputs, self._options = _read_options(options)
         # To refuse what cannot be meant before anything is computed.
         self.processor = _generator(model, prepared, self._options).processor
+
+    def __repr__(self) -> str:
+        options = "".join(
+            f", {name}={shown(value)}" for name, value in (self._outputs | self._options).items()
+        )
+        return f"MaskGenerationPipeline({self.model!r}{options})"
 
     @property
     def image_processor(self) -> Sam2ImageProcessor:
@@ -136,8 +150,16 @@ class MaskGenerationPipeline:
         return _find(generator, photos, outputs)
 
 
+def _without_absent(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the parts of transformers' pipelines that there are none of here, if they are None there."""
+    absent = ("tokenizer", "feature_extractor")
+    return {name: value for name, value in options.items() if value is not None or name not in absent}
+
+
 def _read_processor(processor: Any, image_processor: Any) -> Sam2Processor | None:
     """The processor that was asked for, in whatever way; None for the model's own."""
+    if isinstance(processor, Sam2Processor) and processor.image_processor == image_processor:
+        return processor
     if processor is not None and image_processor is not None:
         raise ValueError("processor and image_processor must not both be given: a processor holds the other")
     given = image_processor if processor is None else processor
@@ -184,8 +206,8 @@ def _generator(
 
 def _is_stream(photos: Any) -> bool:
     """Whether this is many photos, one after the other: a generator, a dataset; and not one photo."""
-    is_photo = isinstance(photos, (str, Path, bytes, Image.Image)) or hasattr(photos, "__array__")
-    return not is_photo and (hasattr(photos, "__iter__") or hasattr(photos, "__getitem__"))
+    is_one = isinstance(photos, (str, Path, bytes, Image.Image, Mapping)) or hasattr(photos, "__array__")
+    return not is_one and (hasattr(photos, "__iter__") or hasattr(photos, "__getitem__"))
 
 
 def _stream(

@@ -46,7 +46,7 @@ class Prediction:
     Masks of the photo's size are made when first asked for.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     scores: np.ndarray
     object_score: float
     size: Size

@@ -64,6 +64,9 @@ class SAM2AutomaticMaskGenerator:
             multimask_output=multimask_output,
         )
 
+    def __repr__(self) -> str:
+        return f"SAM2AutomaticMaskGenerator({self.generator.model!r}, {self.generator.options!r})"
+
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **options: Any) -> Self:
         """Load a model by its hub id or from a folder; options of `build_sam2` and of the generator."""

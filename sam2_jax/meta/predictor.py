@@ -58,6 +58,10 @@ class SAM2ImagePredictor:
         self._orig_hw: list[Size] = []
         self.reset_predictor()
 
+    def __repr__(self) -> str:
+        photos = f"{len(self._orig_hw)} photo{'' if len(self._orig_hw) == 1 else 's'} set"
+        return f"SAM2ImagePredictor({self.model!r}, {photos})"
+
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **options: Any) -> Self:
         """Load a model by its hub id or from a folder; options of `build_sam2` and of the predictor."""
@@ -205,7 +209,7 @@ class SAM2ImagePredictor:
     @property
     def device(self) -> Any:
         """JAX's device that holds the weights."""
-        return next(iter(jax.tree.leaves(self.model.params)[0].devices()))
+        return self.model.device
 
     def reset_predictor(self) -> None:
         """Forget the photos that are set."""

@@ -35,6 +35,11 @@ class BatchFeature(dict[str, Any]):
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *self]
 
+    @property
+    def data(self) -> Self:
+        """The dictionary itself, as transformers calls it."""
+        return self
+
     def copy(self) -> Self:
         """A new one with the same arrays."""
         return type(self)(self)

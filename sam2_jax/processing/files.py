@@ -3,23 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, IMAGE_PROCESSOR_FILE, PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import (
+    HUB_OPTIONS,
+    IMAGE_PROCESSOR_FILE,
+    PROCESSOR_FILE,
+    TRANSFORMERS_NAME,
+    HubFolder,
+    take_source,
+)
 from sam2_jax.checks import shown
 from sam2_jax.json_files import read_json_object
 
-TRANSFORMERS_NAME = "pretrained_model_name_or_path"
-"""What transformers calls the model that `from_pretrained` reads."""
+# Of transformers' from_pretrained: which of its implementations is meant. Here there is one.
+_IGNORED = ("use_fast", "backend", "trust_remote_code")
+LOADING_OPTIONS = (*HUB_OPTIONS, TRANSFORMERS_NAME, *_IGNORED)
+"""What a processor's `from_pretrained` takes beside the options of a processor."""
 
 
-def take_source(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Take out of options what says which folder is meant: the model by either name, `HubFolder`'s own."""
-    other = options.pop(TRANSFORMERS_NAME, None)
-    if (model is None) == (other is None):
-        raise ValueError(
-            f"model must be given, once, also as {TRANSFORMERS_NAME}; got {shown((model, other))}"
-        )
-    of_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-    return (other if model is None else model), of_hub
+def read_source(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """As `take_source`; takes out of options what means nothing here, too."""
+    for name in _IGNORED:
+        options.pop(name, None)
+    return take_source(model, options)
 
 
 def find_image_processor(folder: HubFolder) -> tuple[Path, dict[str, Any]] | None:

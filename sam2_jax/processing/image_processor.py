@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, IMAGE_PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, HubFolder
 from sam2_jax.checks import check_options, shown
 from sam2_jax.config import Sam2Config, read_config
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing import crops
 from sam2_jax.processing.batch_feature import BatchFeature
-from sam2_jax.processing.files import TRANSFORMERS_NAME, find_image_processor, take_source
+from sam2_jax.processing.files import LOADING_OPTIONS, find_image_processor, read_source
 from sam2_jax.processing.images import (
     MAX_PIXELS,
     center_crop,
@@ -148,12 +148,13 @@ class Sam2ImageProcessor:
 
         model may be called pretrained_model_name_or_path, as in transformers. options: those of `HubFolder`,
         such as revision, and those of this class, which go first. A folder without an image processor gets
-        the default for the image size of its config.json. Raises ValueError, before anything is fetched, for
-        options that cannot be meant, and if the folder cannot be found, a file is broken or asks for another
-        way of processing.
+        the default for the image size of its config.json. use_fast, backend and trust_remote_code are taken
+        for transformers' sake and change nothing. Raises ValueError, before anything is fetched, for options
+        that cannot be meant, and if the folder cannot be found, a file is broken or asks for another way of
+        processing.
         """
-        check_options(options, [*OPTIONS, *HUB_OPTIONS, TRANSFORMERS_NAME], "the image processor")
-        model, of_hub = take_source(model, options)
+        check_options(options, [*OPTIONS, *LOADING_OPTIONS], "the image processor")
+        model, of_hub = read_source(model, options)
         read_options(options)
         return cls.from_folder(HubFolder(model, **of_hub), **options)
 

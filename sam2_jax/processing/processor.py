@@ -5,11 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, PROCESSOR_FILE, HubFolder
+from sam2_jax.checkpoint.hub import PROCESSOR_FILE, HubFolder
 from sam2_jax.checks import check_options, read_number, shown
 from sam2_jax.json_files import read_json_object, to_json, write_json
 from sam2_jax.processing.batch_feature import BatchFeature
-from sam2_jax.processing.files import TRANSFORMERS_NAME, take_source
+from sam2_jax.processing.files import LOADING_OPTIONS, read_source
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import check_return_tensors, read_size, read_sizes, to_tensors
 from sam2_jax.processing.options import OPTIONS, read_options
@@ -55,12 +55,13 @@ class Sam2Processor:
         model may be called pretrained_model_name_or_path, as in transformers. options: those of `HubFolder`,
         such as revision, and those of the image processor, which go first as image_processor, target_size and
         point_pad_value do. A folder without a processor gets the default for the image size of its
-        config.json. Raises ValueError, before anything is fetched, for options that cannot be meant, and if
-        the folder cannot be found, a file is broken or asks for another way of processing.
+        config.json. use_fast, backend and trust_remote_code are taken for transformers' sake and change
+        nothing. Raises ValueError, before anything is fetched, for options that cannot be meant, and if the
+        folder cannot be found, a file is broken or asks for another way of processing.
         """
         own = ("image_processor", "target_size", "point_pad_value")
-        check_options(options, [*OPTIONS, *own, *HUB_OPTIONS, TRANSFORMERS_NAME], "the processor")
-        model, of_hub = take_source(model, options)
+        check_options(options, [*OPTIONS, *own, *LOADING_OPTIONS], "the processor")
+        model, of_hub = read_source(model, options)
         read_options(options)
         if target_size is not None and options.get("size") is not None:
             raise ValueError("target_size and size are the same; give one of them")
@@ -82,6 +83,9 @@ class Sam2Processor:
         if point_pad_value is None:
             point_pad_value = _read_pad_value(values.get("point_pad_value"), f"{path}: ")
         return cls(image_processor.replace(**options, **size), point_pad_value=point_pad_value)
+
+    def __repr__(self) -> str:
+        return f"Sam2Processor({self.image_processor!r}, point_pad_value={self.point_pad_value})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as transformers' JSON has them, those of the image processor among them."""

@@ -302,6 +302,12 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
         ({"param_dtype": "auto"}, "param_dtype must be float32 or bfloat16"),
         ({"dtype": "auto", "torch_dtype": "auto"}, "dtype and torch_dtype are one thing"),
         ({"layout": "tf"}, "layout must be one of"),
+        ({"revision": 3}, "revision must be text or None; got 3"),
+        ({"subfolder": 3}, "subfolder must be text or None; got 3"),
+        ({"cache_dir": 3}, "cache_dir must be text, a Path or None; got 3"),
+        ({"token": 3}, "token must be text, a bool or None; got 3"),
+        ({"local_files_only": "no"}, "local_files_only must be True or False; got 'no'"),
+        ({"force_download": 1}, "force_download must be True or False; got 1"),
         ({"config": 3}, "config must be a Sam2Config, or a folder"),
     ],
 )

@@ -157,7 +157,7 @@ def test_given_again_it_does_not_train_again(folder: Path) -> None:
         (["--model", "embeded"], "embedded"),
         (["--train", "decoder.*"], "trained pattern 'decoder.*' fits no parameter; there are"),
         (["--seed", "3"], "holds a training with other options (data, seed)"),
-        (["--image-size", "50"], "must be divisible by the network's stride"),
+        (["--image-size", "50"], "in pixels, multiples of 32 up to 65536; got 50"),
         (["--image-size", "96"], "holds a training with other options (image_size)"),
         (["--model", "embedded"], "holds a training with other options (image_size, model)"),
         (["--held-out", "0"], "holds a training with other options (data)"),

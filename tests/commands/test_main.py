@@ -63,6 +63,9 @@ def test_a_mistyped_option_shows_the_commands_own_usage(capsys: pytest.CaptureFi
     assert "usage: sam2-jax segment" in error
     assert "unknown argument '--pont': did you mean --point?" in error
     assert "usage: sam2-jax generate" in refused(["generate", "a", "--output", "b", "--x=3"], capsys, 2)
+    assert "did you mean --output?" in refused(["generate", "a", "--ouput=b"], capsys, 2)
+    assert "did you mean --to?" in refused(["convert", "a", "b", "--two", "flax"], capsys, 2)
+    assert "required: --output" in refused(["generate", "a", "--overlay"], capsys, 2)
     assert "did you mean segment?" in refused(["segmnt", "photo.jpg"], capsys, 2)
     # What is repeated of an argument is cut.
     refused(["segment", "--box", "9" * 9000], capsys, 2)

@@ -381,14 +381,15 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("size", [None, 128.0, "large", (1, 2, 3)])
+@pytest.mark.parametrize("size", [None, 128.0, "large", (1, 2, 3), True, 0, -32, 7, 100, (64, 48), 2**40])
 def test_an_image_size_that_cannot_be_meant_is_refused(size: Any) -> None:
-    with pytest.raises(ValueError, match="image_size must be a whole number or .height, width."):
+    with pytest.raises(ValueError, match="image_size must be a whole number or .*, multiples of 32 up to"):
         Sam2Config().with_image_size(size)
 
 
 def test_numpy_integers_are_sizes_too() -> None:
-    assert Sam2Config().with_image_size(np.int64(128)) == Sam2Config().with_image_size(128)
+    for size in (np.int64(128), np.array([128, 128])):
+        assert Sam2Config().with_image_size(size) == Sam2Config().with_image_size(128)
 
 
 def test_a_first_window_that_is_no_power_of_two_widens_the_stride() -> None:
@@ -420,11 +421,6 @@ def test_a_pyramid_level_beyond_the_stages_is_refused() -> None:
 def test_a_wrong_value_is_refused_with_a_message(cls: type, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cls(**values)
-
-
-def test_an_image_size_off_the_stride_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"divisible by the network's stride \(32, 32\); got 1024x1000"):
-        Sam2Config().with_image_size((1024, 1000))
 
 
 def write(folder: Path, values: Any) -> Path:

@@ -49,6 +49,14 @@ def test_fields_given_replace_what_the_file_says(tmp_path: Path) -> None:
     found = Sam2MaskDecoderConfig.from_pretrained(tmp_path, mlp_dim=24, local_files_only=True)
     assert found == replace(SMALL.mask_decoder_config, mlp_dim=24)
     assert Sam2HieraDetConfig.from_pretrained("embedded").image_size == (384, 384)
+    assert Sam2Config.from_pretrained(pretrained_model_name_or_path=tmp_path, trust_remote_code=True) == SMALL
+    assert Sam2MaskDecoderConfig.from_dict(found.to_dict(), mlp_dim=8).mlp_dim == 8
+    with pytest.raises(
+        ValueError, match=r"'mlp_dims' of Sam2MaskDecoderConfig.from_dict: did you mean mlp_d"
+    ):
+        Sam2MaskDecoderConfig.from_dict(found.to_dict(), mlp_dims=8)
+    with pytest.raises(ValueError, match="model must be given, once"):
+        Sam2Config.from_pretrained()
     with pytest.raises(ValueError, match=r"'mlp_dims' of Sam2MaskDecoderConfig.*did you mean mlp_dim"):
         Sam2MaskDecoderConfig.from_pretrained("no/where", mlp_dims=24)  # before anything is fetched
     with pytest.raises(ValueError, match=r"model_type must be one of \['sam2_video'\]; got 'sam2'"):

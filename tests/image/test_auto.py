@@ -44,7 +44,10 @@ def test_a_checkpoint_of_an_image_model(folder: Path) -> None:
     assert AutoConfig.from_pretrained(str(folder)) == CONFIG
     assert AutoConfig.from_pretrained(pretrained_model_name_or_path=folder) == CONFIG
     assert type(AutoModel.from_pretrained(pretrained_model_name_or_path=folder)) is Sam2Model
-    processor = AutoProcessor.from_pretrained(folder)
+    assert AutoConfig.from_pretrained(folder, initializer_range=0.5).initializer_range == 0.5
+    with pytest.raises(ValueError, match="unknown option 'num_maskmem' of Sam2Config.from_pretrained"):
+        AutoConfig.from_pretrained(folder, num_maskmem=8)  # of another class's configuration
+    processor = AutoProcessor.from_pretrained(folder, use_fast=True)
     assert type(processor) is Sam2Processor
     image_processor = AutoImageProcessor.from_pretrained(folder)
     assert type(image_processor) is Sam2ImageProcessor

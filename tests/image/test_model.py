@@ -13,12 +13,15 @@ from small_models import model_of, model_of_its_own, smallest_config
 from tolerances import relative_error
 
 from sam2_jax import (
+    AutomaticMaskGenerator,
     Sam2ImageProcessor,
     Sam2ImageSegmentationOutput,
     Sam2Model,
     Sam2Processor,
+    pipeline,
 )
 from sam2_jax.checkpoint import names
+from sam2_jax.meta import SAM2AutomaticMaskGenerator, SAM2ImagePredictor
 from sam2_jax.model.layers import LayerNorm
 from sam2_jax.model.sam2 import ImageEmbeddings
 
@@ -718,6 +721,24 @@ def test_sessions_and_batches_begin_at_the_model(model: Sam2Model) -> None:
     np.testing.assert_array_equal(clicked.mask, expected)
     (result,) = model.predict_batch([{"photo": photo, "points": [[[20, 10]]]}], progress=False)
     np.testing.assert_array_equal(np.asarray(result.masks).reshape(40, 60), expected)
+
+
+def test_what_works_with_a_model_says_so(model: Sam2Model) -> None:
+    for made in (pipeline(model=model, points_per_crop=3), AutomaticMaskGenerator(model, points_per_side=3)):
+        assert repr(made).startswith(f"{type(made).__name__}({model!r}, ")
+        assert "points_per_side=3" in repr(made)
+    for of_meta in (SAM2ImagePredictor(model), SAM2AutomaticMaskGenerator(model)):
+        assert repr(of_meta).startswith(f"{type(of_meta).__name__}({model!r}, ")
+    assert "size={'height': 64, 'width': 64}" in repr(model.processor)
+
+
+def test_what_is_typed_of_habit(model: Sam2Model, bfloat16: Sam2Model) -> None:
+    """`.eval()` changes nothing, `.to(...)` gets a sentence, `device` and `dtype` are what they are."""
+    assert model.eval() is model
+    assert (model.dtype, bfloat16.dtype) == (jnp.float32, jnp.bfloat16)
+    assert model.device == jax.devices()[0]
+    with pytest.raises(ValueError, match=r"leave .to\(...\) out.* model.params = jax.device_put"):
+        model.to("cuda")
 
 
 # --- the module under JAX's transformations

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 from small_models import random_tensors, smallest_config
 
-from sam2_jax import AutomaticMaskGenerator, MaskGenerationPipeline, Sam2Model, pipeline
+from sam2_jax import AutomaticMaskGenerator, MaskGenerationPipeline, Sam2ImageProcessor, Sam2Model, pipeline
 from sam2_jax.checkpoint import names
 from sam2_jax.processing.rle import decode_rle
 
@@ -112,6 +112,8 @@ def test_a_dataset_is_taken_as_it_goes(generate: MaskGenerationPipeline) -> None
                 raise IndexError
             return photo(seed=index)
 
+    with pytest.raises(ValueError, match="an image must be a path, a PIL image or an array"):
+        generate({"image": photo()})  # one dictionary is no dataset
     results = generate(Dataset())
     assert all(map(same, results, [generate(photo(seed=0)), generate(photo(seed=1))]))
 
@@ -161,6 +163,15 @@ def test_it_is_made_in_all_of_transformers_ways(model: Sam2Model, tmp_path: Path
         pipeline(model=tmp_path, image_processor=str(tmp_path), revision=None, use_fast=True),
         pipeline(model=str(tmp_path), local_files_only=True, model_kwargs={"cache_dir": tmp_path}),
         MaskGenerationPipeline(model=model, image_processor=model.processor.image_processor),
+        # As transformers' own tests make it.
+        MaskGenerationPipeline(
+            model=model,
+            tokenizer=None,
+            feature_extractor=None,
+            image_processor=model.processor.image_processor,
+            processor=model.processor,
+        ),
+        pipeline(model=model, tokenizer=None, feature_extractor=None),
     ):
         assert made.image_processor.size == {"height": 128, "width": 128}
         assert made.task == "mask-generation"
@@ -209,6 +220,7 @@ def test_it_is_made_in_all_of_transformers_ways(model: Sam2Model, tmp_path: Path
         ({"dtype": "bfloat16", "torch_dtype": "bfloat16"}, "dtype and torch_dtype are one thing; give one"),
         ({"dtype": "int8"}, "dtype must be float32 or bfloat16"),
         ({"dtype": "bfloat16", "model_kwargs": {"dtype": "float32"}}, "dtype is given twice"),
+        ({"feature_extractor": "no/where"}, "unknown option 'feature_extractor'"),
         ({"model_kwargs": 3}, "model_kwargs must be a dictionary or None; got 3"),
         (
             {"processor": 3},
@@ -225,7 +237,7 @@ def test_a_model_that_is_loaded_is_not_loaded_in_another_way(model: Sam2Model) -
     with pytest.raises(ValueError, match="revision is for a model that is loaded by name"):
         pipeline(model=model, revision="main")
     with pytest.raises(ValueError, match="processor and image_processor must not both be given"):
-        pipeline(model=model, processor=model.processor, image_processor=model.processor.image_processor)
+        pipeline(model=model, processor=model.processor, image_processor=Sam2ImageProcessor(size=64))
 
 
 def test_a_call_s_options_go_before_those_for_all_calls(model: Sam2Model) -> None:

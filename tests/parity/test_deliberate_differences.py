@@ -161,6 +161,13 @@ TABLE = [
         "the reference takes any layout and returns channels first; here it would not fit the model",
     ),
     Difference(
+        "pictures that are padded",
+        pixels(np.shape, size=64, do_pad=True, pad_size={"height": 80, "width": 80}),
+        (1, 80, 80, 3),
+        "ValueError",
+        "the model would refuse the size, and points would go where the picture is not",
+    ),
+    Difference(
         "an unknown option",
         pixels(np.shape, sise=64),
         "TypeError",

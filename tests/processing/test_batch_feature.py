@@ -20,6 +20,7 @@ def test_what_processors_return_answers_to_attributes_as_to_keys() -> None:
     for name, value in inputs.items():
         assert getattr(inputs, name) is value is inputs[name]
         assert name in dir(inputs)
+    assert inputs.data["labels"] is inputs.labels
     assert processor.image_processor(photo).pixel_values.shape == (1, 8, 8, 3)
     assert processor(original_sizes=[(4, 6)]).original_sizes.tolist() == [[4, 6]]
     assert (lambda **given: given)(**inputs) == dict(inputs)

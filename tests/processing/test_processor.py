@@ -51,6 +51,9 @@ def test_options_of_the_constructor_are_options_of_reading_too(tmp_path: Path) -
     assert read(tmp_path, image_processor=mine, target_size=16).target_size == 16
     assert read(pretrained_model_name_or_path=tmp_path, target_size=None, size=64).target_size == 64
     assert Sam2Processor(None, None, None).point_pad_value == -10
+    for kind in (Sam2Processor, Sam2ImageProcessor):  # of transformers' implementations there is one here
+        found = kind.from_pretrained(tmp_path, use_fast=False, backend="pil", trust_remote_code=True)
+        assert found.to_dict() == kind.from_pretrained(tmp_path).to_dict()
 
 
 @pytest.mark.parametrize(
