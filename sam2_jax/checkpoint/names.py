@@ -81,7 +81,7 @@ def one_fourier(tensors: Mapping[str, Any], fetch: Callable[[Any], np.ndarray]) 
     tensors = dict(tensors)
     copy = tensors.pop(FOURIER_COPY, None)
     original = tensors.setdefault(FOURIER, copy) if copy is not None else None
-    if original is not copy and not np.array_equal(fetch(original), fetch(copy)):
+    if original is not copy and not np.array_equal(fetch(original), fetch(copy), equal_nan=True):
         raise ValueError(
             f"{FOURIER} and {FOURIER_COPY} must be equal and are not: a randomly initialised "
             "transformers model has this defect; copy one over the other before saving it"

@@ -18,7 +18,7 @@ from sam2_jax.checkpoint.hub import HUB_OPTIONS, WEIGHT_FILES, HubFolder
 from sam2_jax.checkpoint.parameters import initial, network
 from sam2_jax.checkpoint.parameters import parameter_shapes as parameter_shapes
 from sam2_jax.checkpoint.reading import read_checkpoint
-from sam2_jax.checks import check_options, shown
+from sam2_jax.checks import check_options, read_whole, shown
 from sam2_jax.compilation import use_compilation_cache
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VisionConfig
 from sam2_jax.config.base import BaseConfig
@@ -81,6 +81,7 @@ class PretrainedModel(Generic[Config]):
         # How from_pretrained was called, for what else lies in that folder.
         self._source: tuple[str | Path, dict[str, Any]] | None = None
         if params is None:
+            seed = read_whole("seed", seed, -(2**63), 2**63 - 1)
             with computed_at_once():
                 params = jax.jit(partial(initial, self.module))(jax.random.key(seed))
         self.params = params
@@ -101,15 +102,22 @@ class PretrainedModel(Generic[Config]):
     def params(self) -> Any:
         """The parameters, a tree of arrays on the device. Others that fit may be put in their place.
 
-        Raises ValueError for names and shapes that are not those of the configured network.
+        Raises ValueError for names and shapes that are not those of the configured network, for what is not
+        floating point, and for what a transformation of JAX traces: that would outlive its trace.
         """
         return self._params
 
     @params.setter
     def params(self, params: Mapping[str, Any]) -> None:
-        names.check_names(parameter_shapes(self.config), names.shapes(names.flatten(params)), "params")
+        names.check_names(parameter_shapes(self.config), _shapes_of_floats(params), "params")
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params))
+        if is_traced and hasattr(self, "_params"):
+            raise ValueError(
+                "params of a model must not be what JAX traces, or the model breaks afterwards: make "
+                "one for the trace, with model.config and these params, or call model.module.apply"
+            )
         with computed_at_once(params):  # on the device once, not at every call
-            self._params = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), params)
+            self._params = jax.tree.map(_on_device, params)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -265,6 +273,27 @@ def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:
     """
     is_known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operands))
     return jax.ensure_compile_time_eval() if is_known else nullcontext()
+
+
+def _shapes_of_floats(params: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of parameters by flat names. Raises ValueError for what is no tree of floating point arrays."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        kind = getattr(leaf, "dtype", None)
+        is_named = path and all(isinstance(getattr(key, "key", None), str) for key in path)
+        if not is_named or kind is None or not jnp.issubdtype(kind, jnp.floating):
+            what = ".".join(str(getattr(key, "key", key)) for key in path)
+            raise ValueError(
+                "params must be a tree of floating point arrays in dictionaries, as model.params is; got "
+                f"{f'{what}, ' * bool(what)}{shown(type(leaf) if kind is None else kind)}"
+            )
+    return names.shapes(names.flatten(params))
+
+
+def _on_device(array: Any) -> jax.Array:
+    """A parameter as an array of JAX, of 64 bits as one of 32, also where JAX is told to take them."""
+    if isinstance(array, jax.Array) and array.dtype != jnp.float64:
+        return array
+    return jnp.asarray(array, jnp.float32 if array.dtype == np.float64 else None)
 
 
 def _one_of(name: str, value: Any, other: str, options: dict[str, Any], default: Any = None) -> Any:

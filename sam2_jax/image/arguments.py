@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.checkpoint.pretrained import computed_at_once
-from sam2_jax.checks import read_flag, read_number, shown
+from sam2_jax.checks import read_array, read_flag, read_number, shown
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig
 from sam2_jax.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, PADDING, POSITIVE
 from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.processing.masks import is_binary
+from sam2_jax.processing.processor import Sam2Processor
 
 Array = np.ndarray | jax.Array
+
+_MOST_SCORE = 1e30  # well within float32
+_ONE_ARRAY = "one array of numbers; the processor makes it"
 
 
 def check_flag(name: str, value: Any, default: bool) -> bool:
@@ -26,11 +30,18 @@ def check_flag(name: str, value: Any, default: bool) -> bool:
     return default if value is None else read_flag(name, value)
 
 
+def check_processor(processor: Any) -> Sam2Processor:
+    """Return a processor, or raise ValueError for anything else."""
+    if not isinstance(processor, Sam2Processor):
+        raise ValueError(f"processor must be a Sam2Processor or None; got {shown(processor)}")
+    return processor
+
+
 def check_min_score(min_score: Any) -> Any:
     """Return a least predicted IoU as float32, None as it is, or raise ValueError."""
     if min_score is None or is_traced(min_score):
         return min_score
-    return np.float32(read_number("min_score", min_score))
+    return np.float32(np.clip(read_number("min_score", min_score), -_MOST_SCORE, _MOST_SCORE))
 
 
 def is_traced(values: Any) -> bool:
@@ -73,40 +84,46 @@ def _pixels(pixel_values: Any, expected: tuple[int | str, ...], hint: str) -> Ar
             hint = "one image is a batch of one: index with [None]"
         layout = ", ".join(map(str, expected))
         raise ValueError(f"pixel_values must be of shape (batch, {layout}); got {shape}: {hint}")
-    _require_finite("pixel_values", pixel_values)
     if not jnp.issubdtype(pixel_values.dtype, jnp.floating):
         raise ValueError(
             f"pixel_values must be normalised, floating point; got {pixel_values.dtype}: use the model's "
             "processor"
         )
-    return _as_float32(pixel_values)
+    pixels = _as_float32(pixel_values)
+    _require_finite("pixel_values", pixels)
+    return pixels
 
 
 def _as_array(name: str, values: Any) -> Array:
     """Return what is an array, or can be one, as that; what is on a device stays there."""
     if isinstance(values, jax.Array):
         return values
+    if not is_traced(values):
+        return read_array(name, values, _ONE_ARRAY)
     try:
-        if is_traced(values):
-            return jnp.asarray(values)
-        array = np.asarray(values)
+        return jnp.asarray(values)
     except (TypeError, ValueError) as error:  # lists of different lengths
-        raise ValueError(f"{name} must be one array; the processor makes it") from error
-    if array.dtype == object:
-        raise ValueError(f"{name} must be an array of numbers; got {type(values).__name__}")
-    return array
+        raise ValueError(f"{name} must be {_ONE_ARRAY}") from error
 
 
 def _as_float32(array: Array) -> Array:
     """Return an array as float32, but leave bfloat16 on a device as it is."""
     is_small = isinstance(array, jax.Array) and array.dtype == jnp.bfloat16
-    return array if is_small or array.dtype == np.float32 else array.astype(np.float32)
+    return array if is_small else _float32(array)
+
+
+def _float32(array: Array) -> Array:
+    """Return an array as float32; what is beyond that is infinite."""
+    if array.dtype == np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def _require_finite(name: str, values: Any) -> None:
     """Refuse NaN and infinity in numpy arrays; what is on a device already is not fetched for it."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite numbers; got NaN or infinity")
+        raise ValueError(f"{name} must be finite numbers; got NaN, infinity or a number beyond float32")
 
 
 def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
@@ -124,7 +141,7 @@ def check_embeddings(embeddings: Any, config: Sam2Config) -> ImageEmbeddings:
         raise ValueError(
             "image_embeddings must be the three maps an earlier call returned, of shapes "
             f"{', '.join(f'(batch, {h}, {w}, {c})' for h, w, c in expected)}; "
-            f"got {found if is_list else type(embeddings).__name__}: pass outputs.image_embeddings or what "
+            f"got {shown(found if is_list else type(embeddings))}: pass outputs.image_embeddings or what "
             "get_image_embeddings returns as it is"
         )
     maps: Any = (_as_array("image_embeddings", x) for x in embeddings)
@@ -234,8 +251,9 @@ def _check_boxes(boxes: Any, batch: int) -> tuple[Array, Array]:
 
 def _floats(name: str, values: Any, rank: int, last: int, layout: str, batch: int) -> Array:
     try:
-        array = jnp.asarray(values, np.float32) if is_traced(values) else np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+        array = _as_array(name, values)
+        array = _float32(array if is_traced(array) else np.asarray(array))
+    except ValueError as error:
         raise ValueError(f"{name} must be an array of shape {layout}; the processor makes it") from error
     if array.ndim != rank or array.shape[-1] != last or 0 in array.shape:
         raise ValueError(f"{name} must be of shape {layout}, none of it empty; got {array.shape}")
@@ -277,6 +295,7 @@ def _check_masks(masks: Any, batch: int) -> Array | None:
         raise ValueError(
             f"input_masks must be logits, such as 20.0 * mask - 10 of a binary mask; got {dtype}"
         )
+    masks = _float32(masks)
     _require_finite("input_masks", masks)
     if isinstance(masks, np.ndarray) and is_binary(masks):
         raise ValueError(
@@ -292,14 +311,14 @@ def _check_masks(masks: Any, batch: int) -> Array | None:
             "one of an object's masks, such as pred_masks[:, :, 0]"
         )
     _require_batch("input_masks", shape[0], batch)
-    return masks if masks.dtype == np.float32 else masks.astype(np.float32)
+    return masks
 
 
 def check_similarity(similarity: Any, shape: tuple[int, ...]) -> Array | None:
     """Bring attention_similarity to [B, P, heads, T, K]; transformers' [B * P, heads, T, K] is taken too."""
     if similarity is None:
         return None
-    array = _as_array("attention_similarity", similarity).astype(np.float32)
+    array = _float32(_as_array("attention_similarity", similarity))
     batch, objects = shape[:2]
     if array.ndim == 4 and array.shape[0] in (1, batch * objects):
         lead = (1, 1) if array.shape[0] == 1 else (batch, objects)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checks import check_options, read_flag, shown
+from sam2_jax.image.arguments import check_processor
 from sam2_jax.image.clicks import batches_of_clicks, decode_clicks
 from sam2_jax.image.generation_options import OPTION_NAMES, PRESETS, MaskGenerationOptions, merge_options
 from sam2_jax.image.model import Sam2Model
@@ -109,7 +110,7 @@ class AutomaticMaskGenerator:
         check_options(options, OPTION_NAMES, "automatic mask generation")
         defaults = model.generation_options if preset is None else PRESETS[preset]
         self.model = model
-        self.processor = model.processor if processor is None else _check_processor(processor)
+        self.processor = model.processor if processor is None else check_processor(processor)
         self.output_mode = output_mode
         self.options = MaskGenerationOptions(**merge_options(defaults, options))
 
@@ -230,9 +231,3 @@ class AutomaticMaskGenerator:
 def _floats(box: np.ndarray) -> tuple[float, float, float, float]:
     x, y, width, height = box.tolist()
     return float(x), float(y), float(width), float(height)
-
-
-def _check_processor(processor: Any) -> Sam2Processor:
-    if not isinstance(processor, Sam2Processor):
-        raise ValueError(f"processor must be a Sam2Processor or None; got {shown(processor)}")
-    return processor

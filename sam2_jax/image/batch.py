@@ -4,7 +4,7 @@ While the device works on one batch, a thread opens and resizes the photos of th
 at the results of the one before.
 """
 
-import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +18,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from sam2_jax.image.arguments import bucket, pad_prompts
+from sam2_jax.checks import cut, read_whole, shown
+from sam2_jax.image.arguments import bucket, check_flag, check_processor, pad_prompts
 from sam2_jax.image.prompt_masks import read_masks
 from sam2_jax.image.promptable import PromptableModel
+from sam2_jax.json_files import read_json
 from sam2_jax.processing.images import pictures_in
 from sam2_jax.processing.photo_prompts import Size, read_objects
 from sam2_jax.processing.processor import Sam2Processor
@@ -29,6 +31,9 @@ PROMPTS_FILE = "prompts.json"
 
 # More objects than this, over all photos of a batch, are not decoded together, so that memory stays bounded.
 _OBJECTS_TOGETHER = 64
+# So many photos, ready for the network, no memory holds.
+_MOST_PHOTOS = 4096
+_LARGEST_PROMPTS = 2**28  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,16 +134,19 @@ def predict_batch(
     rest goes on, and a warning at the end counts them; on_error="raise": ValueError, naming the photo.
     Results equal those of each photo alone but for rounding. Raises ValueError for wrong arguments.
     """
-    if on_error not in ("report", "raise"):
-        raise ValueError(f"on_error must be 'report' or 'raise'; got {on_error!r}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of photos, 1 or more; got {batch_size!r}")
+    if not isinstance(on_error, str) or on_error not in ("report", "raise"):
+        raise ValueError(f"on_error must be 'report' or 'raise'; got {shown(on_error)}")
+    batch_size = read_whole("batch_size", batch_size, 1, _MOST_PHOTOS)
+    multimask_output = check_flag("multimask_output", multimask_output, False)
+    progress = check_flag("progress", progress, True)
+    total = None if total is None else read_whole("total", total, 0)
     tasks: Any = _tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
-    if isinstance(tasks, (Task, Mapping)) or not isinstance(tasks, Iterable):
+    is_many = isinstance(tasks, Iterable) and getattr(tasks, "ndim", 1) > 0
+    if isinstance(tasks, (Task, Mapping)) or not is_many:
         raise ValueError(
             f"work must be a folder or an iterable of tasks; got {type(work).__name__}: for one photo, [task]"
         )
-    processor = model.processor if processor is None else processor
+    processor = model.processor if processor is None else check_processor(processor)
     # What is wrong with the options shows now, not with the first mask.
     processor.post_process_masks(np.zeros((1, 1, 1, 1, 1), np.float32), [(1, 1)], **post_processing)
     if total is None and isinstance(tasks, Sized):
@@ -160,7 +168,7 @@ def _run(
             done += 1
             if isinstance(photo, _Failed):
                 if on_error == "raise":
-                    raise ValueError(f"{photo.name}: {photo.error}")
+                    raise ValueError(f"{cut(photo.name)}: {photo.error}")
                 failed.append(photo)
                 bar.set_postfix(failed=len(failed))
             bar.update()
@@ -168,7 +176,8 @@ def _run(
     if failed:
         first = failed[0]
         warnings.warn(
-            f"{len(failed)} of {done} photos failed; the first, {first.name}: {first.error}", stacklevel=2
+            f"{len(failed)} of {done} photos failed; the first, {cut(first.name)}: {first.error}",
+            stacklevel=2,
         )
 
 
@@ -331,9 +340,9 @@ def _read_task(task: Any) -> Task:
         return task
     names = [field.name for field in fields(Task)]
     if not isinstance(task, Mapping):
-        raise ValueError(f"a task must be a Task or a mapping with {', '.join(names)}; got {task!r:.100}")
+        raise ValueError(f"a task must be a Task or a mapping with {', '.join(names)}; got {shown(task)}")
     if unknown := [key for key in task if key not in names]:
-        raise ValueError(f"a task has {', '.join(names)}; got {unknown[0]!r}")
+        raise ValueError(f"a task has {', '.join(names)}; got {shown(unknown[0])}")
     if "photo" not in task:
         raise ValueError(f"a task must have a photo; got {', '.join(task)} only")
     return Task(**task)
@@ -347,8 +356,10 @@ def _name(task: Task, default: str) -> str:
 
 def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
     """Tasks for the pictures of a folder and the entries of its prompts.json, by name."""
-    if not folder.is_dir():
-        raise ValueError(f"work must be a folder or an iterable of tasks; there is no folder {folder}")
+    if not os.path.isdir(folder):  # of names that the system refuses it says no, too
+        raise ValueError(
+            f"work must be a folder or an iterable of tasks; there is no folder {shown(str(folder))}"
+        )
     path = folder / PROMPTS_FILE
     if not path.is_file():
         raise ValueError(
@@ -356,12 +367,9 @@ def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
             '{"truck.jpg": {"points": [[[500, 375]]], "labels": [[1]]}}, or {"truck.jpg": {"boxes": '
             "[[75, 275, 1725, 850]]}}"
         )
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    entries = read_json(path, "it has an entry for each picture", largest=_LARGEST_PROMPTS)
     if not isinstance(entries, dict):
-        raise ValueError(f"{path} must be an object with an entry for each picture; got {entries!r:.100}")
+        raise ValueError(f"{path} must be an object with an entry for each picture; got {shown(entries)}")
     pictures = {file.name for file in pictures_in(folder)}
     return [_task_of_file(folder, name, entries) for name in sorted(pictures | entries.keys())]
 
@@ -371,6 +379,6 @@ def _task_of_file(folder: Path, name: str, entries: Mapping[str, Any]) -> Task |
         return _Failed(name, f"{PROMPTS_FILE} has no entry for this picture")
     entry, keys = entries[name], ("points", "labels", "boxes")
     if not isinstance(entry, dict) or not entry.keys() <= set(keys):
-        found = ", ".join(entry) if isinstance(entry, dict) else repr(entry)
+        found = cut(", ".join(entry)) if isinstance(entry, dict) else shown(entry)
         return _Failed(name, f"an entry of {PROMPTS_FILE} must have {', '.join(keys)} alone; got {found}")
     return Task(folder / name, **entry, name=name)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, shown
+from sam2_jax.checks import read_array, read_float32, shown
 from sam2_jax.processing.masks import is_binary
 
 MAX_LOGIT = 32.0
@@ -32,7 +32,7 @@ def read_mask(mask: Any) -> np.ndarray:
         raise ValueError(f"mask must be {expected}; got 0 and 1: {remedy}")
     if not np.isfinite(array).all():
         raise ValueError("mask must be finite numbers; got NaN or infinity")
-    return clamp(array.astype(np.float32))
+    return clamp(read_float32("mask", array, expected))
 
 
 def read_masks(masks: Any) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checks import shown
-from sam2_jax.image.arguments import bucket, pad_prompts
+from sam2_jax.image.arguments import bucket, check_processor, pad_prompts
 from sam2_jax.image.prompt_masks import clamp, read_mask, read_masks
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.model.sam2 import ImageEmbeddings
@@ -110,7 +110,7 @@ class ImagePredictor:
         such as max_hole_area=8, for all masks of the session. Raises ValueError for what is not one photo.
         """
         self.model = model
-        self.processor = model.processor if processor is None else processor
+        self.processor = model.processor if processor is None else check_processor(processor)
         # What is wrong with the options shows now, not with the first mask.
         self.processor.post_process_masks(np.zeros((1, 1, 1, 1, 1), np.float32), [(1, 1)], **post_processing)
         self._post_processing = post_processing

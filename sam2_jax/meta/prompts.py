@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, read_numbers, shown
+from sam2_jax.checks import read_array, read_float32, read_numbers, shown
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.masks import is_binary
 
@@ -71,7 +71,7 @@ def read_masks(masks: Any) -> np.ndarray | None:
         raise ValueError("mask_input must be finite numbers; got NaN or infinity")
     if is_binary(array):
         raise ValueError("mask_input must be logits, such as 20.0 * mask - 10 of a binary mask; got 0 and 1")
-    return array.astype(np.float32).reshape(1, -1, *array.shape[-2:])
+    return read_float32("mask_input", array, "logits").reshape(1, -1, *array.shape[-2:])
 
 
 def _check_inside(name: str, points: np.ndarray, frame: Size) -> None:

@@ -1,8 +1,8 @@
 """Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
 
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -78,6 +78,14 @@ class TrainingOptions:
         object.__setattr__(self, name, value)
 
 
+@contextmanager
+def _usual_types() -> Iterator[None]:
+    """A training is the same whatever types JAX is told to take: in 64 bits it would draw other numbers."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@_usual_types()
 def train(
     model: Sam2Model,
     source: Source,

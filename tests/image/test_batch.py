@@ -341,8 +341,8 @@ def test_on_error_raise_names_the_photo_in_its_turn(model: Sam2Model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"work": []} | {"batch_size": 0}, "batch_size must be a whole number of photos, 1 or more; got 0"),
-        ({"work": []} | {"batch_size": 2.0}, "batch_size"),
+        ({"work": []} | {"batch_size": 0}, "batch_size must be a whole number from 1 to 4096; got 0"),
+        ({"work": []} | {"batch_size": 2.5}, "batch_size"),
         ({"work": []} | {"on_error": "ignore"}, "on_error must be 'report' or 'raise'; got 'ignore'"),
         ({"work": []} | {"max_hole_area": -1}, "max_hole_area"),
         (
@@ -351,7 +351,7 @@ def test_on_error_raise_names_the_photo_in_its_turn(model: Sam2Model) -> None:
         ),
         ({"work": Task("a.png")}, "got Task"),
         ({"work": 3}, "got int"),
-        ({"work": "no such folder"}, "there is no folder no such folder"),
+        ({"work": "no such folder"}, "there is no folder 'no such folder'"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(
@@ -398,7 +398,8 @@ def test_a_folder_with_prompts(model: Sam2Model, tmp_path: Path) -> None:
     ("text", "message"),
     [
         (None, r"prompts.json is missing: it says what to segment, as in \{"),
-        ("{", "prompts.json is not JSON"),
+        ("{", "prompts.json is not valid JSON"),
+        ("[" * 100_000, "prompts.json is not valid JSON .*nested too deep"),
         ("[]", "prompts.json must be an object with an entry for each picture"),
     ],
 )

@@ -71,6 +71,13 @@ def test_nothing_changes(model: Sam2Model, usual: Any) -> None:
     jax.tree.map(compare, all_ways(model), usual)
 
 
+def test_parameters_of_64_bits_are_taken_as_32(model: Sam2Model) -> None:
+    with jax.enable_x64(True):
+        wide = Sam2Model(model.config, jax.tree.map(lambda x: np.asarray(x, np.float64), model.params))
+    jax.tree.map(np.testing.assert_array_equal, wide.params, model.params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(wide.params)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.mark.usefixtures("option")
 def test_random_and_bfloat16_models_are_traced(model: Sam2Model) -> None:
     drawn = jax.eval_shape(lambda: Sam2Model(model.config, param_dtype=jnp.bfloat16).params)

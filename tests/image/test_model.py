@@ -543,11 +543,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pixels of different sizes": (
         {"image_embeddings": None, "pixel_values": [np.zeros((64, 64, 3)), np.zeros((32, 64, 3))]},
-        r"pixel_values must be one array; the processor makes it",
+        r"pixel_values must be one array of numbers; the processor makes it; got",
     ),
     "a photo's name": (
         {"image_embeddings": None, "pixel_values": "photo.jpg"},
-        r"pixel_values must be of shape",
+        r"pixel_values must be one array of numbers; the processor makes it; got 'photo.jpg'",
     ),
     "fewer boxes than objects": (
         {"input_points": POINTS, "input_boxes": BOXES[:, :4]},

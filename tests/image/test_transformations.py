@@ -199,6 +199,31 @@ def test_parameters_put_in_place_of_others_count_at_once(model: Sam2Model) -> No
         mine.params = {}
 
 
+def test_traced_parameters_are_for_a_model_of_the_trace(model: Sam2Model) -> None:
+    mine = Sam2Model(model.config, model.params)
+
+    def loss_of_a_new_model(params: Any) -> jax.Array:
+        return Sam2Model(model.config, params)(PIXELS, POINTS).iou_scores.sum()
+
+    def loss_of_mine(params: Any) -> jax.Array:
+        mine.params = params
+        return mine(PIXELS, POINTS).iou_scores.sum()
+
+    slopes = jax.eval_shape(jax.grad(loss_of_a_new_model), model.params)
+    assert jax.tree.structure(slopes) == jax.tree.structure(model.params)
+    with pytest.raises(ValueError, match="params of a model must not be what JAX traces"):
+        jax.eval_shape(jax.grad(loss_of_mine), model.params)
+    np.testing.assert_array_equal(mine(PIXELS, POINTS).iou_scores, model(PIXELS, POINTS).iou_scores)
+
+
+@pytest.mark.parametrize(
+    "params", [3, "text", [1, 2], {"mask_decoder": [np.ones(2)]}, {"a": 1.5}, {"a": np.ones(2, np.int32)}]
+)
+def test_what_is_no_tree_of_parameters_is_a_sentence(model: Sam2Model, params: Any) -> None:
+    with pytest.raises(ValueError, match="params must be a tree of floating point arrays in dictionaries"):
+        Sam2Model(model.config, params)
+
+
 def test_threads_share_a_model(model: Sam2Model) -> None:
     shared = Sam2Model(model.config, model.params)
     expected = model(PIXELS, POINTS).iou_scores

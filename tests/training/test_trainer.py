@@ -95,6 +95,16 @@ def test_training_taken_up_again_comes_to_the_same_numbers(
     assert changed(model, straight[0]) == set()
 
 
+@pytest.mark.parametrize(
+    "option", [partial(jax.enable_x64, True), partial(jax.numpy_dtype_promotion, "strict")]
+)
+def test_jax_s_options_of_types_change_nothing(model: Sam2Model, straight: Trained, option: Any) -> None:
+    with option():
+        trained, rows = train(model, SOURCE, SHORT, log_every=1, progress=False)
+    assert rows == straight[1]
+    assert changed(trained, straight[0]) == set()
+
+
 def test_a_finished_training_is_not_repeated(model: Sam2Model, resumed: tuple[Path, Trained]) -> None:
     again, rows = train(model, NoSource(), SHORT, resumed[0], progress=False)
     assert rows == resumed[1][1]
