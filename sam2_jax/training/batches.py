@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from sam2_jax.checks import read_whole
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.training.examples import Dataset, Example, at_first
@@ -27,7 +28,8 @@ class Scenes:
     """Synthetic scenes of the stream `seed`, each seen once, from number `first` on."""
 
     def __init__(self, seed: int, size: int, first: int = 0) -> None:
-        self.seed, self.size, self.first = seed, size, first
+        self.seed, self.size = read_whole("seed", seed, 0), read_whole("size", size, 1)
+        self.first = read_whole("first", first, 0)
 
     def examples(self, step: int, count: int) -> list[Example]:
         """The scenes of one step."""

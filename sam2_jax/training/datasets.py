@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from sam2_jax.checks import read_flag, read_whole
+from sam2_jax.checks import cut, read_flag, read_whole, shown
 from sam2_jax.training.coco import open_coco
 from sam2_jax.training.examples import Dataset, at_first
 from sam2_jax.training.label_maps import open_label_maps
@@ -33,12 +33,14 @@ def open_dataset(
     are left out. What is damaged becomes one of the dataset's problems. Raises ValueError if data is not
     there or neither of these, or nothing in it can be used.
     """
-    data, images = Path(data), None if images is None else Path(images)
+    data, images = _path("data", data), None if images is None else _path("images", images)
     min_area, one_object = read_whole("min_area", min_area, 1), read_flag("one_object", one_object)
     if images is not None and not os.path.isdir(images):
-        raise ValueError(f"images must be the folder of the pictures; there is no folder {images}")
+        raise ValueError(
+            f"images must be the folder of the pictures; there is no folder {cut(str(images), 200)}"
+        )
     if not os.path.exists(data):
-        raise ValueError(f"data must be a COCO JSON file or a folder; there is no {data}")
+        raise ValueError(f"data must be a COCO JSON file or a folder; there is no {cut(str(data), 200)}")
     if data.is_dir():
         dataset = open_label_maps(data, images, min_area, one_object)
     elif one_object:
@@ -53,3 +55,9 @@ def open_dataset(
             "and NAME_mask.png, or images/NAME.jpg and masks/NAME.png"
         )
     return replace(dataset, read_as=f"min_area {min_area}, one_object {one_object}")
+
+
+def _path(name: str, path: object) -> Path:
+    if not isinstance(path, (str, Path)):
+        raise ValueError(f"{name} must be a path; got {shown(path)}")
+    return Path(path)

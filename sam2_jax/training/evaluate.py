@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sam2_jax.checks import read_whole
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
 from sam2_jax.processing.boxes import mask_to_boxes
@@ -47,8 +48,7 @@ def evaluate(
     click, which come with the mask so far, ask for one. Masks are compared at the picture's size. Raises
     ValueError if there are no examples or clicks is below 1.
     """
-    if clicks < 1:
-        raise ValueError(f"clicks must be at least 1; got {clicks}")
+    clicks = read_whole("clicks", clicks, 1)
     rows = [
         _evaluate_example(model, example, clicks)
         for example in progress_bar(examples, desc="evaluating", unit="picture", show=progress)

@@ -61,7 +61,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("trained", "lora"):
             given = getattr(self, name)
-            patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (0,)
+            is_several = isinstance(given, Iterable) and not isinstance(given, (str, np.ndarray))
+            patterns = tuple(given) if is_several else (0,)
             if not all(isinstance(pattern, str) for pattern in patterns):
                 raise ValueError(f"{name} must be patterns, ('mask_decoder.*',) say; got {shown(given)}")
             self._set(name, patterns)
@@ -71,8 +72,16 @@ class TrainingOptions:
         self._set("remat", read_flag("remat", self.remat))
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {shown(self.dtype)}")
-        for name in ("optimizer", "prompts", "weights"):
-            self._set(name, getattr(self, name).checked())
+        kinds: dict[str, Any] = {
+            "optimizer": OptimizerOptions,
+            "prompts": PromptOptions,
+            "weights": LossWeights,
+        }
+        for name, kind in kinds.items():
+            given = getattr(self, name)
+            if not isinstance(given, kind):
+                raise ValueError(f"{name} must be {kind.__name__}; got {shown(given)}")
+            self._set(name, given.checked())
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -496,6 +496,10 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="data must be"):
         open_dataset(tmp_path / ("n" * 5000))
+    with pytest.raises(ValueError, match="data must be a path; got 3"):
+        open_dataset(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="images must be a path; got \\[\\]"):
+        open_dataset(tmp_path, [])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has nothing to train on. It must be"):
         open_dataset(tmp_path)
     path = coco(tmp_path, [annotation()])

@@ -95,9 +95,11 @@ def test_other_sizes_work(size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1, 0, 64), "seed must be at least 0; got -1"),
-        ((0, -2, 64), "index must be at least 0; got -2"),
-        ((0, 0, 31), "size must be at least 32; got 31"),
+        ((-1, 0, 64), "seed must be a whole number of at least 0; got -1"),
+        ((0, -2, 64), "index must be a whole number of at least 0; got -2"),
+        ((0, 0, 31), "size must be a whole number from 32 to 8192; got 31"),
+        ((0, 0, 10**9), "size must be a whole number from 32 to 8192"),
+        (("x", 0, 64), "seed must be a whole number"),
     ],
 )
 def test_impossible_numbers_are_refused(arguments, message):

@@ -368,6 +368,8 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
         ({"optimizer": OptimizerOptions(clip_norm=np.nan)}, "clip_norm must be a number above 0; got nan"),
         ({"prompts": PromptOptions(point=0, box=0)}, "one of point, box and mask must be more than 0"),
         ({"prompts": PromptOptions(deepest=2)}, "deepest must be a number from 0 to 1; got 2"),
+        ({"weights": None}, "weights must be LossWeights; got None"),
+        ({"trained": np.array("x")}, "trained must be patterns"),
         ({"weights": LossWeights(dice=-1)}, "dice must be a number of at least 0; got -1"),
     ],
 )
@@ -469,5 +471,5 @@ def test_evaluation_counts_what_a_perfect_and_an_empty_answer_are_worth(model: S
     assert found.best_of_three >= found.clicks[0]
     with pytest.raises(ValueError, match="examples must not be empty"):
         evaluate(model, [])
-    with pytest.raises(ValueError, match="clicks must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="clicks must be a whole number of at least 1; got 0"):
         evaluate(model, [example], clicks=0)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from sam2_jax.checks import read_whole
 from sam2_jax.training.synthetic.shapes import Piece, oval, random_part, random_shape, rotation
 from sam2_jax.training.synthetic.surfaces import (
     Mood,
@@ -40,6 +41,7 @@ from sam2_jax.training.synthetic.surfaces import (
 )
 
 MIN_SIZE = 32
+_MOST_SIZE = 8192
 MIN_OBJECT = 0.008  # visible share of the picture
 MIN_PART = 0.005
 MIN_VISIBLE = 0.25  # share of its own area
@@ -63,11 +65,10 @@ def make_scene(seed: int, index: int, size: int = 256) -> Scene:
     """Paint scene number `index` >= 0 of the stream `seed` >= 0, square, `size` pixels a side.
 
     The same numbers give the same scene, byte for byte; streams of different seeds have no scene in common.
-    Raises ValueError for negative numbers or a size below 32.
+    Raises ValueError for negative numbers and a size that is not from 32 to 8192.
     """
-    for name, value, least in (("seed", seed, 0), ("index", index, 0), ("size", size, MIN_SIZE)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}; got {value}")
+    seed, index = read_whole("seed", seed, 0), read_whole("index", index, 0)
+    size = read_whole("size", size, MIN_SIZE, _MOST_SIZE)
     for attempt in count():  # hardly ever a second: it takes that nothing in a scene is large enough
         image, masks, parents = _paint_scene(np.random.default_rng((seed, index, attempt)), size)
         if masks:
