@@ -31,19 +31,27 @@ def small_config(image_size: int | tuple[int, int] = 128) -> Sam2Config:
     return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
 
 
-def smallest_config(image_size: int | tuple[int, int] = 64) -> Sam2Config:
-    """A narrow network of five blocks, for tests that compile many programs."""
+def smallest_config(
+    image_size: int | tuple[int, int] = 64, width: int = 8, hidden_size: int = 16
+) -> Sam2Config:
+    """A network of five blocks, narrow unless it is to learn, for tests that compile many programs."""
+    widths = [width, 2 * width, 4 * width, 8 * width]
     backbone = {
-        "hidden_size": 8,
-        "embed_dim_per_stage": [8, 16, 32, 64],
+        "hidden_size": width,
+        "embed_dim_per_stage": widths,
         "num_attention_heads_per_stage": [1, 1, 2, 2],
         "blocks_per_stage": [1, 1, 2, 1],
         "window_size_per_stage": [8, 4, 6, 3],
         "global_attention_blocks": [3],
     }
-    vision = {"backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16}
-    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
-    prompt = {"hidden_size": 16, "mask_input_channels": 16}
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": widths[::-1],
+        "fpn_hidden_size": hidden_size,
+    }
+    sizes = {"hidden_size": hidden_size, "mlp_dim": 2 * hidden_size, "iou_head_hidden_dim": hidden_size}
+    decoder = {**sizes, "num_attention_heads": 2}
+    prompt = {"hidden_size": hidden_size, "mask_input_channels": 16}
     return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
 
 

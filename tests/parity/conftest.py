@@ -1,13 +1,23 @@
 """The two small networks that most parity tests compare."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from quick_compilation import compiling_quickly
 from small_models import small_config
 
 if TYPE_CHECKING:  # torch may be missing: the modules that use these fixtures then skip
     from parity.oracle import Pair
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small networks are compared by their mathematics; those of full size are compiled as users do."""
+    is_full_size = request.node.get_closest_marker("slow") or "reference_dir" in request.fixturenames
+    with compiling_quickly(not is_full_size):
+        yield
 
 
 @pytest.fixture(scope="session")
