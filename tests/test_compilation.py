@@ -88,7 +88,7 @@ def compiled(listening: None) -> list[str]:
 def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compiled: list[str]) -> None:
     model = model_of_its_own()
     jax.clear_caches()  # the small programs that other tests have made
-    model.compile(batch_sizes=(1, 2), objects=(1, 3), points=(1,))
+    model.compile(batch_sizes=2, objects=(1, 3))
     assert len(compiled) > 5
     compiled.clear()
     photo = np.full((30, 40, 3), 120, np.uint8)
@@ -96,8 +96,8 @@ def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compi
     def used(name: str) -> None:
         assert compiled == [], name
 
-    inputs = model.processor(photo, input_points=[[[[1, 2]], [[3, 4]], [[5, 6]]]])
-    assert model(**inputs).pred_masks.shape == (1, 3, 3, 16, 16)
+    inputs = model.processor([photo, photo], input_points=[[[[1, 2]], [[3, 4]], [[5, 6]]]] * 2)
+    assert model(**inputs).pred_masks.shape == (2, 3, 3, 16, 16)
     used("a call")
     session = model.predictor(photo)
     assert session.click(3, 4).masks.shape == (3, 30, 40)
@@ -110,9 +110,8 @@ def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compi
     session.predict_objects([[(1, 2)], [(3, 4)], None], boxes=[None, None, (1, 2, 30, 20)])
     used("several objects")
     one, three = ({"photo": photo, "points": [[(1, 2)]] * count} for count in (1, 3))
-    for size in (1, 2):
-        assert len(list(model.predict_batch([one, three, three], batch_size=size, progress=False))) == 3
-        used(f"batches of {size}")
+    assert len(list(model.predict_batch([one, three, three], batch_size=2, progress=False))) == 3
+    used("batches")
     AutomaticMaskGenerator(model).generate(photo)
     used("a generator")
 
