@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 from small_models import random_tensors
+from transformers.initialization import no_init_weights
 from transformers.models.sam2 import modeling_sam2
 
 from sam2_jax import Sam2Config, Sam2Model
@@ -44,7 +45,7 @@ def transformers_model(config: Sam2Config, tensors: Mapping[str, np.ndarray]) ->
     height, width = config.image_size
     if height != width:  # its prompt encoder is square; see _make_oblong
         values["prompt_encoder_config"]["image_size"] = height
-    with transformers.initialization.no_init_weights():  # all are loaded
+    with no_init_weights():  # all are loaded
         model = transformers.Sam2Model(transformers.Sam2Config(**values, attn_implementation="eager")).eval()
     model.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()}, strict=True)
     if height != width:
