@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -139,12 +140,13 @@ def test_products_of_bfloat16_are_accumulated_as_the_platform_likes_it() -> None
 
 
 def test_attention_in_bfloat16_takes_cudnn_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for cuDNN's call, which JAX only traces where its CUDA plugin is installed."""
-    monkeypatch.setattr(layers, "_has_cudnn", lambda: True)
-    monkeypatch.setitem(layers.IMPLEMENTATIONS, "cudnn", lambda query, key, value: jnp.sin(query))
+    """As if JAX's CUDA plugin was installed, which tells the version of cuDNN that the program is for."""
+    versions = "jax._src.cudnn.fused_attention_stablehlo.cuda_versions"
+    monkeypatch.setattr(versions, SimpleNamespace(cudnn_get_version=lambda: 91000))
+    monkeypatch.setattr(layers, "_has_cudnn", layers._has_cudnn.__wrapped__)  # what is remembered is of here
     shape = jax.ShapeDtypeStruct((1, 1, 1024, 2, 64), jnp.bfloat16)
     programs = lowered(jax.jit(lambda q, k, v: attend(q, k, v)[0]).trace(shape, shape, shape))
-    cudnn = {name: "stablehlo.sine" in text for name, text in programs.items()}
+    cudnn = {name: "__cudnn$fmha" in text for name, text in programs.items()}
     assert cudnn == {"cpu": False, "cuda": True, "tpu": False}
     assert loops(programs["cpu"]) == 2, "over heads and over steps"
 
