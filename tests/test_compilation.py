@@ -42,6 +42,24 @@ def test_a_mixed_workload_traces_a_few_shapes_once(traces: list[str]) -> None:
     assert traces == []
 
 
+def test_a_first_answer_takes_a_few_programs(quick_compilation: None) -> None:
+    """The encoder, the decoder and what copies arrays; not one for each constant in the network."""
+    compiled: list[Any] = []
+
+    def listen(event: str, _: float, **about: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(about.get("fun_name"))
+
+    model = model_of_its_own()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        embeddings = model.get_image_embeddings(PIXELS[:1])
+        model(image_embeddings=embeddings, input_points=np.full((1, 1, 1, 2), 20, np.float32))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert 2 <= len(compiled) <= 8, compiled
+
+
 @pytest.mark.slow
 def test_what_was_compiled_ahead_is_not_traced_again(
     traces: list[str], capsys: pytest.CaptureFixture[str]

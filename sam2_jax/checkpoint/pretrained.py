@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import write_checkpoint
@@ -271,8 +273,19 @@ def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:
     Where anything of the operands is itself traced, that is left to the transformation. So whatever is made
     of known things, and kept, is never a tracer that outlives its trace.
     """
+    if get_opaque_trace_state(convention="flax") == _OUTSIDE:
+        return nullcontext()  # below, JAX would compile each constant of a network for itself
     is_known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operands))
     return jax.ensure_compile_time_eval() if is_known else nullcontext()
+
+
+def _trace_state_outside() -> Any:
+    """JAX's state outside of all transformations: a new thread's, whatever this may be imported in."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(get_opaque_trace_state, convention="flax").result()
+
+
+_OUTSIDE = _trace_state_outside()
 
 
 def _shapes_of_floats(params: Any) -> dict[str, tuple[int, ...]]:
