@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -104,3 +105,9 @@ def test_processing_needs_numpy_pillow_and_scipy_only(path: Path) -> None:
     at_module_level = imports(path, ast.parse(path.read_text()).body)
     assert {name.partition(".")[0] for name in at_module_level} <= PROCESSING_NEEDS
     assert {name.partition(".")[0] for name in imports(path)} <= PROCESSING_NEEDS | {"jax"}
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Without packages around them, pytest would import the first for both."""
+    found = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in found.items() if count > 1] == []
