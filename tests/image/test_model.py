@@ -148,7 +148,7 @@ def test_another_patch_stride_runs_and_its_embeddings_are_taken_back() -> None:
     backbone = replace(config.vision_config.backbone_config, patch_stride=(2, 2))
     config = replace(
         config,
-        vision_config=replace(config.vision_config, backbone_config=backbone),
+        vision_config=replace(config.vision_config, backbone_config=backbone, backbone_feature_sizes=None),
         prompt_encoder_config=replace(config.prompt_encoder_config, patch_size=8),
     )
     model = model_of(config)
