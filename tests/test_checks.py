@@ -46,7 +46,7 @@ NO_NUMBERS: list[Any] = [
     1j,
     np.complex128(1),
     np.array("5"),
-    np.timedelta64(1),
+    np.timedelta64(1, "s"),
     {1, 2},
     {"a": 1},
     (x for x in (1, 2)),

@@ -5,7 +5,7 @@ softmax and positional encodings are always float32.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -209,12 +209,12 @@ def best_implementation(query: jax.Array, key: jax.Array, platform: str) -> str:
     return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
 
 
-@lru_cache
 def _has_cudnn() -> bool:
     """Whether a program with cuDNN's attention can be made here: it takes jaxlib's CUDA plugin, not a GPU."""
     x = jax.ShapeDtypeStruct((1, 1, 1024, 1, 64), jnp.bfloat16)
     try:
-        jax.eval_shape(_attend_cudnn, x, x, x)
+        # A function of its own each time: JAX would keep the answer.
+        jax.eval_shape(lambda x: _attend_cudnn(x, x, x), x)
     except (RuntimeError, NotImplementedError):
         return False
     return True

@@ -16,7 +16,10 @@ from sam2_jax.model.sam2 import ImageEmbeddings
 SIZES = [(40, 90), (64, 30)]
 points = st.tuples(st.integers(0, 29), st.integers(0, 39))
 clicks = st.lists(st.tuples(points, st.sampled_from([0, 1])), min_size=1, max_size=2)
-boxes = st.tuples(points, points).map(lambda c: [*np.min(c, axis=0).tolist(), *np.max(c, axis=0).tolist()])
+corners = st.tuples(points, points)
+boxes = corners.map(lambda c: [*np.min(c, axis=0).tolist(), *np.max(c, axis=0).tolist()]).filter(
+    lambda box: min(box[2:]) > 0 and max(box) > 1  # others cover nothing of the photo, or are fractions of it
+)
 objects = st.one_of(
     st.tuples(clicks, st.none()), st.tuples(st.just([]), boxes), st.tuples(clicks, boxes)
 )  # (clicks, box)

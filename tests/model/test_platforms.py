@@ -143,7 +143,6 @@ def test_attention_in_bfloat16_takes_cudnn_on_cuda_alone(monkeypatch: pytest.Mon
     """As if JAX's CUDA plugin was installed, which tells the version of cuDNN that the program is for."""
     versions = "jax._src.cudnn.fused_attention_stablehlo.cuda_versions"
     monkeypatch.setattr(versions, SimpleNamespace(cudnn_get_version=lambda: 91000))
-    monkeypatch.setattr(layers, "_has_cudnn", layers._has_cudnn.__wrapped__)  # what is remembered is of here
     shape = jax.ShapeDtypeStruct((1, 1, 1024, 2, 64), jnp.bfloat16)
     programs = lowered(jax.jit(lambda q, k, v: attend(q, k, v)[0]).trace(shape, shape, shape))
     cudnn = {name: "__cudnn$fmha" in text for name, text in programs.items()}

@@ -1,13 +1,14 @@
 """Resizing is torch's, bit for bit; upscaling is torch's to rounding."""
 
-import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="parity needs torch")
+
+import numpy as np
 import torch
 
 from sam2_jax.processing.masks import upscale
 from sam2_jax.processing.resampling import resize
-
-pytest.importorskip("torch")
 
 SHAPES = [
     ((1200, 1800), (1024, 1024)),
