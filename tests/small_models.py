@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax import Sam2Config, Sam2Model
+from sam2_jax import Sam2Config, Sam2Model, Sam2VideoConfig
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.pretrained import parameter_shapes
 
@@ -55,7 +55,30 @@ def smallest_config(
     return Sam2Config(vision, prompt, decoder).with_image_size(image_size)
 
 
-def random_tensors(config: Sam2Config, seed: int = 0) -> dict[str, np.ndarray]:
+def smallest_video_config(
+    version: str = "2.1", image_size: int | tuple[int, int] = 64, **changes: Any
+) -> Sam2VideoConfig:
+    """The smallest network with a memory as narrow, of two layers; pointers are two tokens each."""
+    widths = (
+        "memory_attention_hidden_size",
+        "memory_encoder_hidden_size",
+        "mask_downsampler_embed_dim",
+        "memory_fuser_embed_dim",
+    )
+    values = smallest_config().to_dict() | dict.fromkeys(widths, 16) | {"model_type": "sam2_video"}
+    values |= {
+        "image_size": 64,
+        "memory_attention_feed_forward_hidden_size": 32,
+        "memory_attention_num_layers": 2,
+        "memory_encoder_output_channels": 8,
+        "memory_fuser_intermediate_dim": 32,
+        "enable_occlusion_spatial_embedding": version == "2.1",
+        "enable_temporal_pos_encoding_for_object_pointers": version == "2.1",
+    }
+    return Sam2VideoConfig.from_dict(values | changes).with_image_size(image_size)
+
+
+def random_tensors(config: Sam2Config | Sam2VideoConfig, seed: int = 0) -> dict[str, np.ndarray]:
     """Random float32 tensors under transformers' names, the Fourier copies equal.
 
     Norm scales lie around 1 and nothing is zero, so that no term can hide; kernels keep activations near 1.

@@ -22,11 +22,11 @@ from sam2_jax.checkpoint.parameters import parameter_shapes as parameter_shapes
 from sam2_jax.checkpoint.reading import read_checkpoint
 from sam2_jax.checks import check_options, read_whole, shown
 from sam2_jax.compilation import use_compilation_cache
-from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VisionConfig
+from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.config.base import BaseConfig
 from sam2_jax.config.released import released_size
 
-Config = TypeVar("Config", Sam2Config, Sam2VisionConfig, Sam2HieraDetConfig)
+Config = TypeVar("Config", Sam2VideoConfig, Sam2Config, Sam2VisionConfig, Sam2HieraDetConfig)
 
 # Of transformers' from_pretrained: how it loads and where it computes, which JAX decides here.
 _IGNORED = (
@@ -95,8 +95,8 @@ class PretrainedModel(Generic[Config]):
         size = released_size(backbone)
         blocks = f"hiera of {sum(backbone.blocks_per_stage)} blocks, {backbone.hidden_size} wide"
         about = [f"hiera-{size}" if size else blocks]
-        if isinstance(self.config, Sam2Config):
-            about.append("{} x {}".format(*self.config.image_size))
+        if self.config.contains(Sam2Config):
+            about.append("{} x {}".format(*self.config.part(Sam2Config)[0].image_size))
         about += [self.dtype.name, f"{millions:.1f} M parameters"]
         return f"{type(self).__name__}({', '.join(about)})"
 
@@ -159,8 +159,8 @@ class PretrainedModel(Generic[Config]):
         Image (`sam2`) and video (`sam2_video`) checkpoints are read, whole or sharded, in transformers' or
         Flax layout, and what this class has saved itself. A file may be Meta's `.pt` (which is read without
         PyTorch, nothing in it executed), a trainer's, or `.safetensors`, under anyone's names, also wrapped
-        by DDP or torch.compile; the released sizes are recognised. Tensors of other parts, the memory of a
-        video checkpoint say, are set aside.
+        by DDP or torch.compile; the released sizes are recognised. Tensors of parts that this class does not
+        have, for an image model the memory of a video checkpoint say, are left unread.
 
         config: what the checkpoint holds, in place of its own: a configuration, or a folder or hub id of one.
         dtype: the computing type, float32 by default, or bfloat16; "auto" for bfloat16 where all of the
@@ -189,7 +189,7 @@ class PretrainedModel(Generic[Config]):
         )
         own["dtype"] = found.stored if isinstance(dtype, str) and dtype == "auto" else _known_type(dtype)
         own["param_dtype"] = _known_type(param_dtype)
-        loaded = cls(found.config, names.unflatten(found.image), **own)
+        loaded = cls(found.config, names.unflatten(found.tensors), **own)
         loaded._source = model, source
         return loaded
 

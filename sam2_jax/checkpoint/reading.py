@@ -18,7 +18,6 @@ from sam2_jax.checkpoint.meta_names import detect_config, to_transformers
 from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only
 from sam2_jax.checkpoint.parameters import parameter_shapes
 from sam2_jax.checkpoint.tensors import BFLOAT16, Header, Headers, check_types, open_tensors, read_numbers
-from sam2_jax.checkpoint.video_memory import memory_shapes
 from sam2_jax.checks import cut
 from sam2_jax.config import (
     Sam2Config,
@@ -42,23 +41,27 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Flat Flax parameters of a network and of the video model's memory, if asked for, and what they are.
+    """Flat Flax parameters of a network and what they are.
 
     dtype: the parameters' type. stored: the type that holds them as the files do, bfloat16 or float32.
     layout: whose names the files have, "meta", "transformers" or "flax".
     """
 
-    image: Tensors
-    memory: Tensors
+    tensors: Tensors
     config: Any
     dtype: np.dtype
     stored: np.dtype
     layout: str
 
     @property
-    def tensors(self) -> Tensors:
-        """All parameters, the image model's and the memory's."""
-        return self.image | self.memory
+    def image(self) -> Tensors:
+        """The image model's parameters."""
+        return {name: tensor for name, tensor in self.tensors.items() if not is_video_only(name)}
+
+    @property
+    def memory(self) -> Tensors:
+        """What a video model has beside them."""
+        return {name: tensor for name, tensor in self.tensors.items() if is_video_only(name)}
 
     @property
     def image_config(self) -> Sam2Config:
@@ -98,30 +101,20 @@ def read_checkpoint(
         tensors, layout = _known_names(stored, source)
         if whole is None:
             whole = _config_of_file(files, tensors, layout, kind, source)
-        if kind is None and isinstance(whole, Sam2VideoConfig) and not any(map(is_video_only, tensors)):
-            whole = whole.image_config
-        network, prefix = whole.part(kind or Sam2Config)
+        whole = _with_or_without_memory(whole, tensors, kind, source)
+        network, prefix = whole.part(kind or type(whole))
         prefix = _prefix_in(tensors, kind) or prefix
-        memory = {name: header for name, header in tensors.items() if is_video_only(name)}
-        image = {n: h for n, h in tensors.items() if n not in memory and n.startswith(prefix)}
-        memory = {} if kind is not None else memory
-        check_types(image | memory, source)
-        _check_shapes(image, parameter_shapes(network), layout, prefix, source)
-        if kind is None:
-            _check_memory(memory, whole, layout, source)
-        stripped = {name.removeprefix(prefix): header for name, header in image.items()}
-        flat, flat_memory = (_to_flax(each, layout) for each in (stripped, memory))
-        kept = _stored_type(flat | flat_memory)
+        is_video = isinstance(network, Sam2VideoConfig)
+        own = {
+            n: h for n, h in tensors.items() if n.startswith(prefix) and (is_video or not is_video_only(n))
+        }
+        check_types(own, source)
+        _check_shapes(own, parameter_shapes(network), layout, prefix, source)
+        flat = _to_flax({name.removeprefix(prefix): header for name, header in own.items()}, layout)
+        kept = _stored_type(flat)
         dtype = kept if dtype is None else np.dtype(dtype)
-        dtypes = dict.fromkeys(flat | flat_memory, dtype) | {FOURIER: np.dtype(np.float32)}
-        return Checkpoint(
-            read_numbers(flat, dtypes, source),
-            read_numbers(flat_memory, dtypes, source),
-            network if kind is not None else whole,
-            dtype,
-            kept,
-            layout,
-        )
+        dtypes = dict.fromkeys(flat, dtype) | {FOURIER: np.dtype(np.float32)}
+        return Checkpoint(read_numbers(flat, dtypes, source), network, dtype, kept, layout)
 
 
 def _read_config(path: Path, kind: type[BaseConfig] | None) -> BaseConfig:
@@ -163,6 +156,26 @@ def _config_of_file(
         raise ValueError(f"{source}: {error}") from error
 
 
+def _with_or_without_memory(
+    whole: BaseConfig, tensors: Headers, kind: type[BaseConfig] | None, source: str
+) -> BaseConfig:
+    """The configuration of what is there: of a video model without its memory the image model is left."""
+    count = sum(map(is_video_only, tensors))
+    if kind is Sam2VideoConfig and count == 0:
+        raise ValueError(
+            f"{source} must hold a video model, and has no tensor of a memory: it is an image model's, for "
+            "Sam2Model"
+        )
+    if kind is None and isinstance(whole, Sam2VideoConfig) and count == 0:
+        return whole.image_config
+    if kind is None and not isinstance(whole, Sam2VideoConfig) and count:
+        raise ValueError(
+            f"{source}: model_type must be sam2_video, since {count} tensors of the video model's memory are "
+            "there; got sam2"
+        )
+    return whole
+
+
 def _prefix_in(tensors: Headers, kind: type[BaseConfig] | None) -> str:
     """Where the names of a part's tensors begin in a file, which may hold more than its part."""
     parts: dict[type[BaseConfig] | None, tuple[str, ...]] = {
@@ -181,20 +194,6 @@ def _check_shapes(found: Headers, expected: Shapes, layout: str, prefix: str, so
             if one in shapes and other not in shapes:  # one copy is enough
                 expected.pop(other, None)
     names.check_names({prefix + name: shape for name, shape in expected.items()}, shapes, source)
-
-
-def _check_memory(found: Headers, config: BaseConfig, layout: str, source: str) -> None:
-    if not isinstance(config, Sam2VideoConfig):
-        if found:
-            raise ValueError(
-                f"{source}: model_type must be sam2_video, since {len(found)} tensors of the video model's "
-                "memory are there; got sam2"
-            )
-        return
-    expected = memory_shapes(config)
-    if layout == "flax":
-        expected = names.flax_shapes(expected)
-    names.check_names(expected, names.shapes(found), f"the video memory of {source}")
 
 
 def _to_flax(tensors: Headers, layout: str) -> dict[str, Header]:

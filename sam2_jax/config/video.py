@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -164,6 +164,106 @@ class Sam2VideoConfig(BaseConfig):
         theta = self.rope_parameters.get("rope_theta", usual["rope_theta"])
         read_number(f"{type(self).__name__}.rope_parameters['rope_theta']", theta, most=2**53, above=0)
         self._put("rope_parameters", dict(self.rope_parameters))
+
+    def check_network(self) -> None:
+        """Raise ValueError where the memory fits neither the image model nor itself, and cannot be built.
+
+        Files of image models inside a video model may say anything here: reading them does not ask.
+        """
+        width = self.vision_config.fpn_hidden_size
+        for name in (
+            "memory_attention_hidden_size",
+            "memory_encoder_hidden_size",
+            "mask_downsampler_embed_dim",
+            "memory_fuser_embed_dim",
+        ):
+            self._require(getattr(self, name) == width, name, f"vision_config.fpn_hidden_size, {width}")
+        channels = self.memory_encoder_output_channels
+        self._require(
+            width % channels == 0 and channels % 2 == 0,
+            "memory_encoder_output_channels",
+            f"an even divisor of {width}, the width of pointers, which are split into such tokens",
+        )
+        self._require(
+            self.memory_attention_head_size % 4 == 0,
+            "memory_attention_num_attention_heads",
+            "such that heads are a multiple of 4 wide: sine and cosine of x and y",
+        )
+        self._check_kernels()
+        for name, known in (
+            ("memory_attention_feed_forward_hidden_act", "relu"),
+            ("mask_downsampler_hidden_act", "gelu"),
+            ("memory_fuser_hidden_act", "gelu"),
+        ):
+            self._require(getattr(self, name) == known, name, repr(known))
+        rope_type = self.rope_parameters.get("rope_type", "axial")
+        self._require(rope_type == "axial", "rope_parameters", "of rope_type 'axial'")
+        size = self.image_config.image_size
+        given = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        self._require(
+            given == size,
+            "image_size",
+            f"prompt_encoder_config.image_size, {size}; change all or none: config.with_image_size(512)",
+        )
+
+    def _check_kernels(self) -> None:
+        """Convolutions that leave a map's size, or divide it by their stride."""
+        patch = self.prompt_encoder_config.patch_size
+        stride = self.mask_downsampler_stride
+        self._require(
+            stride**self.mask_downsampler_layers == patch == self.mask_downsampler_total_stride,
+            "mask_downsampler_total_stride",
+            f"prompt_encoder_config.patch_size, {patch}, and a power of mask_downsampler_stride, {stride}",
+        )
+        kernel, padding = self.mask_downsampler_kernel_size, self.mask_downsampler_padding
+        self._require(
+            0 <= 2 * padding + stride - kernel < stride,
+            "mask_downsampler_padding",
+            f"such that kernels of {kernel} divide a map by their stride, {stride}",
+        )
+        kernel = self.memory_fuser_kernel_size
+        self._require(
+            2 * self.memory_fuser_padding == kernel - 1,
+            "memory_fuser_padding",
+            f"such that kernels of {kernel} leave a map's size",
+        )
+
+    @property
+    def memory_attention_head_size(self) -> int:
+        """Channels of a head of the memory attention."""
+        inner = self.memory_attention_hidden_size // self.memory_attention_downsample_rate
+        return inner // self.memory_attention_num_attention_heads
+
+    @property
+    def rope_theta(self) -> float:
+        """The base of the rotary frequencies."""
+        return float(self.rope_parameters.get("rope_theta", 10000.0))
+
+    def uses_multimask(self, points: int, is_first: bool = False) -> bool:
+        """Whether the best of several masks is taken, and not the single one.
+
+        points: how many there are, a box counts 2, padding not; none on a frame that is tracked. is_first:
+        the first prompt of an object on a frame that was not tracked.
+        """
+        allowed = self.multimask_output_in_sam and (is_first or self.multimask_output_for_tracking)
+        return allowed and self.multimask_min_pt_num <= points <= self.multimask_max_pt_num
+
+    def with_image_size(self, image_size: int | Sequence[int]) -> Self:
+        """Return the same network for another input size: one number, or (height, width), in pixels.
+
+        Both multiples of the network's stride, 32 for the released models. Raises ValueError for others.
+        """
+        image = self.image_config.with_image_size(image_size)
+        height, width = image.image_size
+        size: Any = image.prompt_encoder_config.image_size
+        patch = self.prompt_encoder_config.patch_size
+        return replace(
+            self,
+            vision_config=image.vision_config,
+            prompt_encoder_config=replace(self.prompt_encoder_config, image_size=size),
+            image_size=size,
+            memory_attention_rope_feat_sizes=(height // patch, width // patch),
+        )
 
     @property
     def mask_downsampler_layers(self) -> int:

@@ -176,24 +176,27 @@ def attend(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scaled dot-product attention, softmax in float32: the one entry point for every backend.
 
-    query is [B, P, Q, H, D]; key and value are [B, P, K, H, D]; bias, float32, broadcasts to
+    query is [B, P, Q, H, D], key [B, P, K, H, D], value [B, P, K, H, F]; bias, float32, broadcasts to
     [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
-    Returns ([B, P, Q, H, D] in query's dtype, weights [B, P, H, Q, K] float32 or None).
+    Returns ([B, P, Q, H, F] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
-    if return_weights or bias is not None:
+    if return_weights or (bias is not None and bias.shape[2:4] != (1, 1)):
         out, weights, total = _attend_plain(query, key, value, bias)
         return out, weights / total if return_weights else None
     best = {name: best_implementation(query, key, name) for name in _QUERIES_PER_STEP}
+    if bias is not None or value.shape[-1] != query.shape[-1]:  # which cuDNN is not asked for
+        best["cuda"] = best["tpu"]
     if set(best.values()) == {"plain"}:
-        return _attend_plain(query, key, value, None)[0], None
+        return _attend_plain(query, key, value, bias)[0], None
     on = {name: IMPLEMENTATIONS[best[name]] for name in best}
 
-    def accelerator(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    def accelerator(*operands: jax.Array) -> jax.Array:
         if best["cuda"] == best["tpu"]:
-            return on["tpu"](query, key, value)
-        return jax.lax.platform_dependent(query, key, value, cuda=on["cuda"], default=on["tpu"])
+            return on["tpu"](*operands)
+        return jax.lax.platform_dependent(*operands, cuda=on["cuda"], default=on["tpu"])
 
-    return by_platform(on["cpu"], accelerator, query, key, value), None
+    operands = (query, key, value) if bias is None else (query, key, value, bias)
+    return by_platform(on["cpu"], accelerator, *operands), None
 
 
 def best_implementation(query: jax.Array, key: jax.Array, platform: str) -> str:
@@ -221,7 +224,7 @@ def _has_cudnn() -> bool:
 
 
 def _attend_plain(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the result, and the softmax as its unnormalised weights and their sums.
 
@@ -244,32 +247,43 @@ def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
     return jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=axis, keepdims=True)))
 
 
-def _attend_chunked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written."""
+def _attend_chunked(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written.
+
+    bias broadcasts to [B, P, 1, 1, K].
+    """
     batch, objects, queries, heads, width = query.shape
     is_on_cpu = on_cpu()
     chunk = min(_QUERIES_PER_STEP["cpu" if is_on_cpu else "tpu"], queries)
 
     def by_head(x: jax.Array) -> jax.Array:
-        return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, width)
+        return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, x.shape[-1])
 
     @jax.checkpoint  # for gradients: the scores are computed again rather than kept
-    def attend_chunk(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    def attend_chunk(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None) -> jax.Array:
         scores = jnp.einsum("qd,kd->qk", query, key, preferred_element_type=jnp.float32)
+        if bias is not None:
+            scores = scores + bias
         weights = unnormalised_softmax(scores, axis=-1)
         out = jnp.einsum("qk,kd->qd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
         return (out / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
 
-    def attend_head(one: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        query, key, value = one
+    def attend_head(one: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+        query, key, value, bias = one
         chunks = query.reshape(-1, chunk, width)
-        return jax.lax.map(lambda chunk: attend_chunk(chunk, key, value), chunks).reshape(-1, width)
+        out = jax.lax.map(lambda chunk: attend_chunk(chunk, key, value, bias), chunks)
+        return out.reshape(queries, -1)
 
     scaled = query * jnp.asarray(width**-0.5, query.dtype)
-    operands = by_head(scaled), by_head(key), by_head(value)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (batch, objects, heads, 1, key.shape[2]))
+        bias = bias.reshape(batch * objects * heads, 1, -1)
+    operands = by_head(scaled), by_head(key), by_head(value), bias
     all_heads = partial(jax.lax.map, attend_head) if is_on_cpu else jax.vmap(attend_head)
     out = all_heads(operands)
-    return out.reshape(batch, objects, heads, queries, width).swapaxes(2, 3)
+    return out.reshape(batch, objects, heads, queries, -1).swapaxes(2, 3)
 
 
 def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -279,7 +293,7 @@ def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
 
 
 IMPLEMENTATIONS = {
-    "plain": lambda query, key, value: _attend_plain(query, key, value, None)[0],
+    "plain": lambda *operands: _attend_plain(*operands)[0],
     "chunked": _attend_chunked,
     "cudnn": _attend_cudnn,
 }

@@ -60,6 +60,42 @@ def sine_positions(height: int, width: int, features: int) -> jax.Array:
     return jnp.concatenate([jnp.broadcast_to(y, shape), jnp.broadcast_to(x, shape)], axis=-1)
 
 
+def rotary_table(height: int, width: int, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines, float32 [height * width, channels / 2], by which `rotate` turns a map's tokens.
+
+    Half of the pairs of channels turn with x, the others with y, both counted in tokens; pair k of either
+    half turns by theta^(-4 k / channels) a token. Source: Heo et al. 2024 (arXiv:2403.13298), axial;
+    transformers Sam2VideoVisionRotaryEmbedding.
+    """
+    exponents = np.arange(0, channels // 2, 2, dtype=np.float32) / np.float32(channels // 2)
+    frequencies = 1 / np.float32(theta) ** exponents
+    shape = height, width, channels // 4
+    x = np.broadcast_to((np.arange(width, dtype=np.float32)[:, None] * frequencies)[None], shape)
+    y = np.broadcast_to((np.arange(height, dtype=np.float32)[:, None] * frequencies)[:, None], shape)
+    angles = np.concatenate([x, y], axis=-1).reshape(height * width, -1)
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
+
+
+def rotate(x: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turn tokens x [..., S, H, C], channel k together with k + C / 2, by a `rotary_table`; in float32."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    shape = (1,) * (x.ndim - 3) + (x.shape[-3], 1, x.shape[-1] // 2)
+    cos, sin = (part.reshape(shape) for part in table)
+    turned = [first * cos - second * sin, first * sin + second * cos]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def sine_offsets(offsets: jax.Array, features: int, temperature: float = 10000.0) -> jax.Array:
+    """Sines, then cosines, float32 [..., features], of distances in time [...].
+
+    Source: transformers get_1d_sine_pe, in the video model.
+    """
+    half = features // 2
+    wavelengths = temperature ** (2 * (np.arange(half) // 2) / half)
+    angles = offsets[..., None] / wavelengths.astype(np.float32).reshape((1,) * offsets.ndim + (half,))
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
 class RandomFourierEmbedding(nn.Module):
     """Random Fourier features of 2-D positions, shared by the prompts and the dense image grid.
 

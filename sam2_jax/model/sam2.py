@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from sam2_jax.config import Sam2Config, Sam2VisionConfig
+from sam2_jax.config import Sam2Config, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.model.hiera import Hiera
 from sam2_jax.model.layers import Linear, one_by_one, recording
 from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
@@ -92,7 +92,7 @@ class Sam2(nn.Module):
     trades time for memory in gradients: the backbone's blocks are computed again.
     """
 
-    config: Sam2Config
+    config: Sam2Config | Sam2VideoConfig
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
@@ -126,7 +126,7 @@ class Sam2(nn.Module):
     def image_positions(self) -> jax.Array:
         """Positions of the coarsest embedding's cells, float32 [1, h, w, C], at the configured image size."""
         patch = self.config.prompt_encoder_config.patch_size
-        height, width = self.config.image_size
+        height, width = self.config.part(Sam2Config)[0].image_size
         return self.shared_image_embedding.grid(height // patch, width // patch)
 
     def encode_prompts(

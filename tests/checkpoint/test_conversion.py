@@ -15,17 +15,16 @@ import numpy as np
 import pytest
 from meta_files import as_meta, dictionary, integer, meta_name, text, view, write_archive, write_meta
 from safetensors.numpy import load_file
-from small_models import random_tensors, smallest_config
+from small_models import random_tensors, smallest_config, smallest_video_config
 
 from convert import verify
 from convert.__main__ import main
-from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Model, Sam2VideoConfig, released_config
+from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Model, released_config
 from sam2_jax.checkpoint import files, names
 from sam2_jax.checkpoint.files import write_checkpoint
 from sam2_jax.checkpoint.meta_names import detect_config, to_transformers, transformers_names
 from sam2_jax.checkpoint.pretrained import parameter_shapes
 from sam2_jax.checkpoint.tensors import Header
-from sam2_jax.checkpoint.video_memory import memory_shapes
 from sam2_jax.config import read_config, released_video_config
 
 # Of each part of the video model's memory one tensor or more, Meta's name -> transformers'.
@@ -64,30 +63,6 @@ MEMORY = {
 
 def headers(tensors: Mapping[str, np.ndarray]) -> dict[str, Header]:
     return {name: Header.of(tensor) for name, tensor in tensors.items()}
-
-
-def small_video(version: str = "2.1", **changes: Any) -> Sam2VideoConfig:
-    """A video model whose memory is as narrow as its image model."""
-    values = smallest_config().to_dict() | {
-        "model_type": "sam2_video",
-        "memory_attention_hidden_size": 16,
-        "memory_attention_feed_forward_hidden_size": 32,
-        "memory_attention_num_layers": 2,
-        "memory_encoder_hidden_size": 16,
-        "memory_encoder_output_channels": 8,
-        "mask_downsampler_embed_dim": 16,
-        "memory_fuser_embed_dim": 16,
-        "memory_fuser_intermediate_dim": 32,
-        "enable_occlusion_spatial_embedding": version == "2.1",
-        "enable_temporal_pos_encoding_for_object_pointers": version == "2.1",
-    }
-    return Sam2VideoConfig.from_dict(values | changes)
-
-
-def memory(config: Sam2VideoConfig) -> dict[str, np.ndarray]:
-    """Random tensors of the memory, under transformers' names."""
-    rng = np.random.default_rng(1)
-    return {name: rng.standard_normal(s).astype(np.float32) for name, s in memory_shapes(config).items()}
 
 
 @pytest.fixture
@@ -204,16 +179,15 @@ def test_released_models_are_recognised(model: str) -> None:
     config = released_video_config(model)
     shapes = names.torch_shapes(parameter_shapes(config.image_config))
     assert detect_config(shapes) == config.image_config
-    assert detect_config(shapes | memory_shapes(config)) == config
+    assert detect_config(names.torch_shapes(parameter_shapes(config))) == config
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.1"])
-def test_the_memory_is_that_of_the_reference(reference_dir: Path, version: str) -> None:
+def test_the_video_network_is_that_of_the_reference(reference_dir: Path, version: str) -> None:
     expected = json.loads((reference_dir / "spec" / f"hf_video_{version}_tiny_shapes.json").read_text())
     video = released_video_config(f"facebook/sam2{'.1' * (version == '2.1')}-hiera-tiny")
-    assert memory_shapes(video) == {
-        name: tuple(shape) for name, shape in expected.items() if names.is_video_only(name)
-    }
+    found = names.torch_shapes(parameter_shapes(video))
+    assert found == {name: tuple(shape) for name, shape in expected.items()}
 
 
 # Conversion
@@ -241,8 +215,8 @@ def test_round_trip_is_bitwise(tmp_path: Path, small: Any, capsys: pytest.Captur
 
 @pytest.mark.parametrize("version", ["2.0", "2.1"])
 def test_video_memory_is_kept(tmp_path: Path, version: str) -> None:
-    video = small_video(version)
-    tensors = random_tensors(smallest_config()) | memory(video)
+    video = smallest_video_config(version)
+    tensors = random_tensors(video)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(video.to_dict()))
     source = write_meta(tmp_path / "x.pt", as_meta(tensors))
@@ -256,11 +230,11 @@ def test_video_memory_is_kept(tmp_path: Path, version: str) -> None:
 def test_a_memory_that_does_not_fit_is_refused(
     tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    video = small_video()
+    video = smallest_video_config()
     config = tmp_path / "config.json"
     config.write_text(json.dumps(video.to_dict()))
     missing, longer = "memory_attention.layers.1.linear2.bias", "memory_temporal_positional_encoding"
-    tensors = random_tensors(smallest_config()) | memory(video)
+    tensors = random_tensors(video)
     del tensors[missing]
     tensors[longer] = np.zeros((21, 1, 1, 8), np.float32)
     if layout == "meta":
@@ -271,7 +245,6 @@ def test_a_memory_that_does_not_fit_is_refused(
     capsys.readouterr()
     assert run(*source, tmp_path / "out", "--to", "flax") == 1
     said = capsys.readouterr().err
-    assert "video memory" in said
     assert "2 of" in said
     assert re.search(rf"{longer} +\(7, 1, 1, 8\) +\(21, 1, 1, 8\)", said)
     assert re.search(r"memory_attention\.layers[._]1\.linear2\.bias +\(16,\) +-", said)
@@ -369,7 +342,7 @@ def test_errors_of_the_source(tmp_path: Path, small: Any, capsys: pytest.Capture
     assert "x.pt does not fit the configured network: 2 of" in error("--config", config)
     write_meta(path, meta | {"no_mem_embed": np.ones((1, 1, 16), np.int64)})
     assert "tensor no_memory_embedding is int64; expected one of" in error("--config", config)
-    write_meta(path, meta | as_meta(memory(small_video())))
+    write_meta(path, as_meta(random_tensors(smallest_video_config())))
     assert "model_type must be sam2_video" in error("--config", config)
     path.write_text("not a checkpoint")
     assert "is not a PyTorch .pt file" in error()

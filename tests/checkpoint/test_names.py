@@ -13,6 +13,7 @@ from small_models import random_tensors, small_config
 from sam2_jax import RELEASED_MODELS, released_config
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.pretrained import parameter_shapes
+from sam2_jax.config import released_video_config
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -106,6 +107,9 @@ def test_tensors_are_as_many_as_in_transformers(model: str) -> None:
 def test_a_video_checkpoint_is_the_image_model_and_what_is_its_own(model: str) -> None:
     version, _ = RELEASED_MODELS[model]
     assert GOLDEN_COUNTS[model].total + VIDEO_ONLY[version][0] == VIDEO_TOTALS[model]
+    assert (
+        parameters(names.torch_shapes(parameter_shapes(released_video_config(model)))) == VIDEO_TOTALS[model]
+    )
 
 
 def test_names_and_shapes_are_those_of_transformers(reference_dir: Path) -> None:

@@ -132,6 +132,18 @@ def test_every_implementation_of_attention_agrees(implementation: str, platform:
     assert_close("features", f"attention, {implementation}", ours[:, 0], torch_attention(inputs))
 
 
+@pytest.mark.parametrize("platform", ["cpu", "accelerator"])
+def test_values_may_be_narrower_and_keys_hidden(platform: str) -> None:
+    query, key, value = attention_inputs(2048, 1100)
+    bias = np.zeros((2, 1, 1, 1, 1100), np.float32)
+    bias[0, ..., 700:], bias[1, ..., :100] = -1e30, -1e30
+    with tracing_for(platform):
+        ours = jax.jit(lambda *x: attend(*x)[0])(query, key, value[..., :4], bias)
+    heads_first = (to_torch(x[:, 0].swapaxes(1, 2)) for x in (query, key, value[..., :4]))
+    theirs = F.scaled_dot_product_attention(*heads_first, attn_mask=to_torch(bias[:, 0])).transpose(1, 2)
+    assert_close("features", "attention, narrow values, hidden keys", ours[:, 0], theirs)
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs an NVIDIA GPU")
 def test_attention_of_cudnn_agrees() -> None:
     inputs = tuple(jnp.asarray(x, jnp.bfloat16) for x in attention_inputs(2048, 2048))

@@ -1,0 +1,144 @@
+"""The memory encoder: a frame's features and an object's mask become that object's memory of the frame.
+
+Source: Ravi et al. 2024 (arXiv:2408.00714), section 4; transformers Sam2VideoMemoryEncoder. The fuser's
+blocks are ConvNeXt's, Liu et al. 2022 (arXiv:2201.03545).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sam2_jax.config import Sam2VideoConfig
+from sam2_jax.model.layers import Dense, LayerNorm, gelu
+
+
+class MaskDownsampler(nn.Module):
+    """Masks at the network's input size to the size of its coarsest features, by strided convolutions."""
+
+    config: Sam2VideoConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        count, stride = config.mask_downsampler_layers, config.mask_downsampler_stride
+        widths = [stride ** (2 * i) for i in range(count + 1)]
+        self.layers = [ConvolutionAndNorm(config, width, **types) for width in widths[1:]]
+        self.final_conv = Dense(widths[-1], config.mask_downsampler_embed_dim, convolution=True, **types)
+
+    def __call__(self, masks: jax.Array) -> jax.Array:
+        """Map masks [P, H, W, 1] to [P, h, w, C]."""
+        for layer in self.layers:
+            masks = layer(masks)
+        return self.final_conv(masks)
+
+
+class ConvolutionAndNorm(nn.Module):
+    """One layer of the downsampler."""
+
+    config: Sam2VideoConfig
+    features: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        side, stride = config.mask_downsampler_kernel_size, config.mask_downsampler_stride
+        padding = ((config.mask_downsampler_padding,) * 2,) * 2
+        self.conv = nn.Conv(
+            self.features, (side, side), (stride, stride), padding, kernel_init=_normal(config), **types
+        )
+        self.layer_norm = LayerNorm(1e-6, **types)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [P, H, W, C] to [P, H / stride, W / stride, features]."""
+        return gelu(self.layer_norm(self.conv(x)))
+
+
+class MemoryFuser(nn.Module):
+    """ConvNeXt blocks over features and mask."""
+
+    config: Sam2VideoConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        blocks = range(self.config.memory_fuser_num_layers)
+        self.layers = [FuserBlock(self.config, self.dtype, self.param_dtype) for _ in blocks]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [P, h, w, C] to the same shape."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class FuserBlock(nn.Module):
+    """Depthwise convolution, then two linear layers, scaled channel by channel and added."""
+
+    config: Sam2VideoConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        width, hidden = config.memory_fuser_embed_dim, config.memory_fuser_intermediate_dim
+        init, side, padding = _normal(config), config.memory_fuser_kernel_size, config.memory_fuser_padding
+        self.depthwise_conv = nn.Conv(
+            width,
+            (side, side),
+            padding=((padding, padding),) * 2,
+            feature_group_count=width,
+            kernel_init=init,
+            **types,
+        )
+        self.layer_norm = LayerNorm(1e-6, **types)
+        self.pointwise_conv1 = Dense(width, hidden, kernel_init=init, **types)
+        self.pointwise_conv2 = Dense(hidden, width, kernel_init=init, **types)
+        initial = nn.initializers.constant(config.memory_fuser_layer_scale_init_value)
+        self.layer_scale = self.param("layer_scale", initial, (width,), self.param_dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [P, h, w, C] to the same shape."""
+        y = self.layer_norm(self.depthwise_conv(x))
+        y = self.pointwise_conv2(gelu(self.pointwise_conv1(y)))
+        return x + y * self.layer_scale.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+class MemoryEncoder(nn.Module):
+    """Features of a frame and masks of its objects to memories; the features' share is its own method."""
+
+    config: Sam2VideoConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        width, channels = config.memory_encoder_hidden_size, config.memory_encoder_output_channels
+        self.mask_downsampler = MaskDownsampler(config, **types)
+        self.feature_projection = Dense(width, width, convolution=True, **types)
+        self.memory_fuser = MemoryFuser(config, **types)
+        self.projection = Dense(width, channels, convolution=True, **types)
+
+    def project(self, features: jax.Array) -> jax.Array:
+        """Features [B, h, w, C], without memory or the embedding that says so, as __call__ takes them."""
+        return self.feature_projection(features)
+
+    def __call__(self, projected: jax.Array, masks: jax.Array) -> jax.Array:
+        """Memories [P, h, w, D] of P objects.
+
+        projected: what `project` gives, [P or 1, h, w, C]. masks: [P, H, W], float32, from
+        sigmoid_bias_for_mem_enc outside to sigmoid_scale_for_mem_enc more inside.
+        """
+        down = self.mask_downsampler(masks[..., None].astype(self.dtype))
+        return self.projection(self.memory_fuser(projected + down))
+
+
+def _normal(config: Sam2VideoConfig) -> Any:
+    return nn.initializers.normal(config.initializer_range)
