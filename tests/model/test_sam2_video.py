@@ -1,0 +1,175 @@
+"""The steps of a video give the references' masks, scores and pointers: prompted on frame 0, then tracked."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from video_references import load, pixels
+
+from sam2_jax import Sam2VideoConfig
+from sam2_jax.model import memory_attention, sam2_video
+from sam2_jax.model.memory_bank import FrameOutput, Plan, VideoState, store_conditioning
+from sam2_jax.model.sam2_video import Sam2Video, resize_mask
+
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+# Absolute, of logits, pointers and scores; memories rounded to bfloat16 may differ by a flipped bit.
+LIMITS = {"float32": (2e-4, 1e-4, 1e-4), "bfloat16": (3e-3, 1e-3, 1e-3)}
+
+
+def plan(config: Sam2VideoConfig, t: int, objects: int, num_frames: int, first: bool = True) -> Plan:
+    """What frame t sees of objects that were prompted on frame 0, when frames come in order."""
+    ring, pointers = config.num_maskmem - 1, config.max_object_pointers_in_encoder - 1
+    largest = min(num_frames, config.max_object_pointers_in_encoder) - 1
+    row, valid = np.full(1 + ring, ring), np.zeros(1 + ring, bool)
+    offset, pointer_valid = np.zeros(1 + pointers), np.zeros(1 + pointers, bool)
+    valid[0] = pointer_valid[0] = first
+    offset[0] = t
+    for frame in range(max(1, t - ring), t):
+        row[1 + frame % ring], valid[1 + frame % ring] = t - frame - 1, True
+    for frame in range(max(1, t - largest), t):
+        offset[1 + frame % pointers], pointer_valid[1 + frame % pointers] = t - frame, True
+
+    def of_all(x: np.ndarray, dtype: Any) -> np.ndarray:
+        return np.broadcast_to(x.astype(dtype), (objects, *x.shape))
+
+    return Plan(
+        of_all(row, np.int32),
+        of_all(valid, bool),
+        of_all(offset / np.float32(largest), np.float32),
+        of_all(pointer_valid, bool),
+        tracked=np.full(objects, t > 0),
+        conditioning=np.full(objects, t == 0),
+        conditioning_slot=np.zeros(objects, np.int32),
+        ring=np.int32(t % ring),
+        pointer_ring=np.int32(t % pointers),
+    )
+
+
+class Clip:
+    """A scenario of the references, its network and its steps, compiled."""
+
+    def __init__(self, reference_dir: Path, name: str, dtype: Any = jnp.float32) -> None:
+        folder = reference_dir / "reference" / "video"
+        self.expected = np.load(folder / f"{name}.npz")
+        self.spec = json.loads(str(self.expected["spec"]))
+        self.pixels = pixels(folder, self.spec["clip"])[self.spec["frames"]]
+        self.config, params = load(folder, self.spec["model"], self.pixels.shape[1])
+        self.params = jax.tree.map(jnp.asarray, params)
+        for path, value in self.spec["weights"].items():
+            *levels, last = path.split(".")
+            node = self.params
+            for level in levels:
+                node = node[level]
+            node[last] = jnp.full_like(node[last], value)
+        self.module = Sam2Video(self.config, dtype=dtype)
+        self.prompts = [op for op in self.spec["operations"] if op["do"] != "propagate"]
+
+    def call(self, method: str, *inputs: Any, **options: Any) -> Any:
+        return self._compiled(method, tuple(options.items()))(self.params, *inputs)
+
+    def _compiled(self, method: str, options: Any) -> Any:
+        key = method, options
+        kept: dict[Any, Any] = self.__dict__.setdefault("kept", {})
+        if key not in kept:
+            kept[key] = jax.jit(
+                lambda params, *inputs: self.module.apply(
+                    {"params": params}, *inputs, method=method, **dict(options)
+                )
+            )
+        return kept[key]
+
+    def prompt(self, features: Any, op: dict[str, Any]) -> FrameOutput:
+        """The output of one object's first prompt."""
+        height, width = self.spec["size"]
+        if op["do"] == "mask":
+            _, x, y, radius = op["mask"]
+            ys, xs = np.mgrid[:height, :width]
+            mask = ((xs - x) ** 2 + (ys - y) ** 2 < radius**2)[None]
+            return self.call("mask_step", features, resize_mask(jnp.asarray(mask), self.pixels.shape[1:3]))
+        scale = self.pixels.shape[1] / np.float32([width, height])
+        points = np.float32(op["points"]) * scale
+        return self.call(
+            "prompt_step",
+            features,
+            points[None],
+            np.int32(op["labels"])[None],
+            multimask=self.config.uses_multimask(len(points), is_first=True),
+        )
+
+    def begin(self) -> tuple[Any, VideoState]:
+        """Prompt all objects on frame 0: the frame's features, the state."""
+        features = self.call("encode_frame", self.pixels[:1])
+        outputs = [self.prompt(features, op) for op in self.prompts]
+        output = FrameOutput(*map(jnp.concatenate, zip(*outputs, strict=True)))
+        objects = len(outputs)
+        is_binary = np.ones(objects, bool)
+        memory = self.call("remember", features, output.low, output.score, is_binary)
+        state = VideoState.empty(self.config, objects, 1, jnp.dtype(self.spec["memory_dtype"]))
+        return features, store_conditioning(state, np.zeros(objects, np.int32), is_binary, output, memory)
+
+    def plans(self, objects: int) -> list[Plan]:
+        return [plan(self.config, t, objects, len(self.pixels)) for t in range(len(self.pixels))]
+
+    def track(self) -> tuple[VideoState, FrameOutput]:
+        """The last state and all frames' outputs, [T, P, ...]."""
+        _, state = self.begin()
+        outputs = []
+        for frame, plan in zip(self.pixels, self.plans(len(self.prompts)), strict=True):
+            features = self.call("encode_frame", frame[None])
+            state, output = self.call("track_step", features, state, plan)
+            outputs.append(output)
+        return state, FrameOutput(*map(np.stack, zip(*outputs, strict=True)))
+
+    def check(self, found: FrameOutput) -> None:
+        """Compare with the reference."""
+        last = len(self.prompts)
+        expected = {name: self.expected[f"{last}/{name}"] for name in ("low", "pointer", "score")}
+        for (name, value), limit in zip(expected.items(), LIMITS[self.spec["memory_dtype"]], strict=True):
+            np.testing.assert_allclose(getattr(found, name), value, rtol=0, atol=limit, err_msg=name)
+        if self.spec["memory_dtype"] == "float32":
+            is_there = expected["score"] > 0
+            error = np.linalg.norm((found.low - expected["low"])[is_there])
+            assert error <= 1e-4 * np.linalg.norm(expected["low"][is_there])
+
+
+@pytest.mark.parametrize(
+    "name", ["click_float32_memory", "click_20", "mask_prompt", "two_objects", "disappears", "click_192"]
+)
+def test_tracking_equals_the_reference(reference_dir: Path, name: str) -> None:
+    clip = Clip(reference_dir, name)
+    _, found = clip.track()
+    clip.check(found)
+
+
+def test_objects_and_slots_one_by_one_equal_the_reference(
+    reference_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CPU takes large maps."""
+    monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
+    monkeypatch.setattr(sam2_video, "_LARGE_MAP", 1)
+    clip = Clip(reference_dir, "two_objects")
+    assert "while" in str(jax.make_jaxpr(partial(clip.call, "track_step"))(*example(clip)))
+    clip.check(clip.track()[1])
+
+
+def example(clip: Clip) -> tuple[Any, VideoState, Plan]:
+    features, state = clip.begin()
+    return features, state, clip.plans(len(clip.prompts))[1]
+
+
+def test_a_clip_in_one_go_equals_its_frames(reference_dir: Path) -> None:
+    clip = Clip(reference_dir, "two_objects")
+    clip.pixels = clip.pixels[:4]
+    state, expected = clip.track()
+    features = clip.call("encode_frame", clip.pixels)
+    plans = jax.tree.map(lambda *x: np.stack(x), *clip.plans(2))
+    found_state, found = clip.call("track_clip", features, clip.begin()[1], plans)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), found, expected)
+    np.testing.assert_allclose(
+        found_state.memory.astype(jnp.float32), state.memory.astype(jnp.float32), atol=0.02
+    )
