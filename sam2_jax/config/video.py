@@ -262,7 +262,7 @@ class Sam2VideoConfig(BaseConfig):
             vision_config=image.vision_config,
             prompt_encoder_config=replace(self.prompt_encoder_config, image_size=size),
             image_size=size,
-            memory_attention_rope_feat_sizes=(height // patch, width // patch),
+            memory_attention_rope_feat_sizes=(width // patch, height // patch),
         )
 
     @property
