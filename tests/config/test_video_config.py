@@ -1,4 +1,4 @@
-"""The video model's configuration: sizes in all places, networks that cannot be, when several masks are asked for."""
+"""The video configuration: sizes in all places, networks that cannot be, when several masks are asked for."""
 
 from dataclasses import replace
 from pathlib import Path
