@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from video_references import load, pixels
+from video_references import forward_plan, load, pixels
 
-from sam2_jax import Sam2VideoConfig
 from sam2_jax.model import memory_attention, sam2_video
 from sam2_jax.model.memory_bank import FrameOutput, Plan, VideoState, store_conditioning
 from sam2_jax.model.sam2_video import Sam2Video, resize_mask
@@ -19,35 +18,6 @@ from sam2_jax.model.sam2_video import Sam2Video, resize_mask
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 # Absolute, of logits, pointers and scores; memories rounded to bfloat16 may differ by a flipped bit.
 LIMITS = {"float32": (2e-4, 1e-4, 1e-4), "bfloat16": (3e-3, 1e-3, 1e-3)}
-
-
-def plan(config: Sam2VideoConfig, t: int, objects: int, num_frames: int, first: bool = True) -> Plan:
-    """What frame t sees of objects that were prompted on frame 0, when frames come in order."""
-    ring, pointers = config.num_maskmem - 1, config.max_object_pointers_in_encoder - 1
-    largest = min(num_frames, config.max_object_pointers_in_encoder) - 1
-    row, valid = np.full(1 + ring, ring), np.zeros(1 + ring, bool)
-    offset, pointer_valid = np.zeros(1 + pointers), np.zeros(1 + pointers, bool)
-    valid[0] = pointer_valid[0] = first
-    offset[0] = t
-    for frame in range(max(1, t - ring), t):
-        row[1 + frame % ring], valid[1 + frame % ring] = t - frame - 1, True
-    for frame in range(max(1, t - largest), t):
-        offset[1 + frame % pointers], pointer_valid[1 + frame % pointers] = t - frame, True
-
-    def of_all(x: np.ndarray, dtype: Any) -> np.ndarray:
-        return np.broadcast_to(x.astype(dtype), (objects, *x.shape))
-
-    return Plan(
-        of_all(row, np.int32),
-        of_all(valid, bool),
-        of_all(offset / np.float32(largest), np.float32),
-        of_all(pointer_valid, bool),
-        tracked=np.full(objects, t > 0),
-        conditioning=np.full(objects, t == 0),
-        conditioning_slot=np.zeros(objects, np.int32),
-        ring=np.int32(t % ring),
-        pointer_ring=np.int32(t % pointers),
-    )
 
 
 class Clip:
@@ -113,7 +83,7 @@ class Clip:
         return features, store_conditioning(state, np.zeros(objects, np.int32), is_binary, output, memory)
 
     def plans(self, objects: int) -> list[Plan]:
-        return [plan(self.config, t, objects, len(self.pixels)) for t in range(len(self.pixels))]
+        return [forward_plan(self.config, t, objects, len(self.pixels)) for t in range(len(self.pixels))]
 
     def track(self) -> tuple[VideoState, FrameOutput]:
         """The last state and all frames' outputs, [T, P, ...]."""
