@@ -180,7 +180,8 @@ def attend(
     [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
     Returns ([B, P, Q, H, F] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
-    if return_weights or (bias is not None and bias.shape[2:4] != (1, 1)):
+    is_open = export.is_symbolic_dim(key.shape[2])
+    if return_weights or (bias is not None and (is_open or bias.shape[2:4] != (1, 1))):
         out, weights, total = _attend_plain(query, key, value, bias)
         return out, weights / total if return_weights else None
     best = {name: best_implementation(query, key, name) for name in _QUERIES_PER_STEP}
