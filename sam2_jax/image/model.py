@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES, HubFolder
-from sam2_jax.checkpoint.pretrained import PretrainedModel, computed_at_once
+from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.pretrained import computed_at_once
 from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
 from sam2_jax.image.arguments import (
@@ -41,9 +41,9 @@ from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncode
 from sam2_jax.image.rehearsal import USES, Sizes, check_flags, check_sizes, check_uses, rehearse
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
+from sam2_jax.image.with_processor import ModelWithProcessor
 from sam2_jax.json_files import to_json
 from sam2_jax.model.sam2 import ImageEmbeddings
-from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
 
 PADDING_MODES = ("masked", "transformers")
@@ -57,11 +57,7 @@ def _joined(parts: list[Any], objects: int) -> Any:
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=1)[:, :objects], *parts)
 
 
-def _fits(processor: Sam2Processor, usual: Sam2ImageProcessor) -> bool:
-    return processor.image_processor.size == usual.size
-
-
-class Sam2Model(PretrainedModel[Sam2Config]):
+class Sam2Model(ModelWithProcessor[Sam2Config]):
     """SAM 2 for images. `config`, `params` and `module` (a pure Flax module) are there for direct use.
 
     padding="masked" hides the padding of ragged prompts from attention, so that an object's result does not
@@ -112,38 +108,12 @@ class Sam2Model(PretrainedModel[Sam2Config]):
         vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
         return other
 
-    @cached_property
-    def processor(self) -> Sam2Processor:
-        """The processor that lies beside the loaded weights, or the usual one, for `config.image_size`."""
-        usual = Sam2ImageProcessor.for_config(self.config)
-        if self._source is None:
-            return Sam2Processor(usual)
-        model, options = self._source
-        found = Sam2Processor.from_pretrained(model, **options)
-        if found.image_processor.do_center_crop or _fits(found, usual):
-            return found
-        resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
-        return Sam2Processor(resized, point_pad_value=found.point_pad_value)
-
     def _texts_beside(self, folder: Path) -> dict[str, str]:
         """The processor, and what the model brings along for masks, in place of what another one brought."""
-        texts = self._processor_beside(folder)
+        texts = super()._texts_beside(folder)
         if self.generation_options or (folder / GENERATION_FILE).exists():
             texts[GENERATION_FILE] = to_json(self.generation_options)
         return texts
-
-    def _processor_beside(self, folder: Path) -> dict[str, str]:
-        """The processor, unless the folder has one for this model's image size: they are used together."""
-        usual = Sam2ImageProcessor.for_config(self.config)
-        try:
-            if any((folder / name).exists() for name in PROCESSOR_FILES):
-                there = Sam2Processor.from_pretrained(folder)
-                if there.image_processor.do_center_crop or _fits(there, usual):
-                    return {}
-            processor = self.processor
-        except ValueError:  # of a broken file, or of a hub that is gone: no reason to lose the weights
-            processor = Sam2Processor(usual)
-        return {PROCESSOR_FILE: to_json(processor.to_dict())}
 
     @cached_property
     def generation_options(self) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Models that bring along the processor of their pictures."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES
+from sam2_jax.checkpoint.pretrained import PretrainedModel
+from sam2_jax.config import Sam2Config, Sam2VideoConfig
+from sam2_jax.json_files import to_json
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.processor import Sam2Processor
+
+Config = TypeVar("Config", Sam2Config, Sam2VideoConfig)
+
+
+class ModelWithProcessor(PretrainedModel[Config]):
+    """A model of pictures: its folder holds a processor beside the weights."""
+
+    @property
+    def image_config(self) -> Sam2Config:
+        """The image model, or that inside the video model."""
+        found: Sam2Config = self.config.part(Sam2Config)[0]
+        return found
+
+    @cached_property
+    def processor(self) -> Sam2Processor:
+        """The processor that lies beside the loaded weights, or the usual one, for the model's image size."""
+        usual = Sam2ImageProcessor.for_config(self.image_config)
+        if self._source is None:
+            return Sam2Processor(usual)
+        model, options = self._source
+        found = Sam2Processor.from_pretrained(model, **options)
+        if found.image_processor.do_center_crop or _fits(found, usual):
+            return found
+        resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
+        return Sam2Processor(resized, point_pad_value=found.point_pad_value)
+
+    def _texts_beside(self, folder: Path) -> dict[str, str]:
+        """The processor, unless the folder has one for this model's image size: they are used together."""
+        usual = Sam2ImageProcessor.for_config(self.image_config)
+        try:
+            if any((folder / name).exists() for name in PROCESSOR_FILES):
+                there = Sam2Processor.from_pretrained(folder)
+                if there.image_processor.do_center_crop or _fits(there, usual):
+                    return {}
+            processor = self.processor
+        except ValueError:  # of a broken file, or of a hub that is gone: no reason to lose the weights
+            processor = Sam2Processor(usual)
+        return {PROCESSOR_FILE: to_json(processor.to_dict())}
+
+
+def _fits(processor: Sam2Processor, usual: Sam2ImageProcessor) -> bool:
+    return processor.image_processor.size == usual.size
