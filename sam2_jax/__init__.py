@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from sam2_jax.processing.batch_feature import BatchFeature
     from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
     from sam2_jax.processing.processor import Sam2Processor
+    from sam2_jax.video.model import Sam2VideoModel
+    from sam2_jax.video.results import FrameMasks
+    from sam2_jax.video.tracker import VideoTracker
 
 __version__ = version("sam2_jax")
 
@@ -71,6 +74,9 @@ _HOMES = {
     "Sam2ImageProcessor": "processing.image_processor",
     "Sam2ImageProcessorFast": "processing.image_processor",
     "Sam2Processor": "processing.processor",
+    "Sam2VideoModel": "video.model",
+    "FrameMasks": "video.results",
+    "VideoTracker": "video.tracker",
 }
 
 __all__ = [
@@ -82,6 +88,7 @@ __all__ = [
     "AutoProcessor",
     "AutomaticMaskGenerator",
     "BatchFeature",
+    "FrameMasks",
     "ImagePredictor",
     "MaskGenerationPipeline",
     "Sam2Config",
@@ -96,9 +103,11 @@ __all__ = [
     "Sam2Processor",
     "Sam2PromptEncoderConfig",
     "Sam2VideoConfig",
+    "Sam2VideoModel",
     "Sam2VisionConfig",
     "Sam2VisionEncoderOutput",
     "Sam2VisionModel",
+    "VideoTracker",
     "pipeline",
     "predict_batch",
     "released_config",

@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "image": {*_FILES, "compilation", "progress", "config", "model", "checkpoint", "processing"},
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "commands": {*_FILES, "config", "model", "checkpoint", "processing", "image", "training"},
+    "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "meta": {"checks", "config", "model", "checkpoint", "processing", "image"},
     "__main__": {"commands"},
-    "__init__": {"compilation", "config", "checkpoint", "processing", "image"},
+    "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video"},
 }
 # Lies in the room of checkpoints and stands below: it knows where files are, and nothing of what is in them.
 HUB = "checkpoint.hub"

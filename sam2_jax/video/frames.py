@@ -1,0 +1,150 @@
+"""The pictures of a clip as the network's pixels: at hand, coming from an iterator, or pushed one by one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam2_jax.checks import read_whole, shown
+from sam2_jax.config import Sam2Config
+from sam2_jax.image.arguments import check_pixels
+from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.inputs import Size
+
+_SOURCES = "an array [frames, height, width, 3], a list of pictures, an iterator of pictures, or None"
+
+
+class Frames:
+    """Pictures of one size, numbered from 0.
+
+    source: an array [T, H, W, 3] or a list of pictures (arrays, PIL images, paths of pictures), each read
+    when it is needed; an iterator, read on as far as frames are asked for; None for frames that `add` brings.
+    keep: of frames that came one by one, so many of the newest can be asked for again; None for all.
+    Raises ValueError for other sources.
+    """
+
+    def __init__(
+        self, source: Any, processor: Sam2ImageProcessor, config: Sam2Config, keep: int | None = None
+    ) -> None:
+        self._processor = processor
+        self._config = config
+        self._keep = keep
+        self._iterator: Iterator[Any] | None = None
+        self._pictures: dict[int, Any] | Sequence[Any] = {}
+        # Pixels of the frame asked for last.
+        self._latest: tuple[int, np.ndarray] | None = None
+        self._size: Size | None = None
+        self._count = 0
+        if source is not None:
+            self._take(source)
+
+    def _take(self, source: Any) -> None:
+        if isinstance(source, Iterator):
+            self._iterator = source
+            return
+        shape = getattr(source, "shape", None)
+        if isinstance(source, (str, bytes)) or (shape is not None and len(shape) != 4):
+            remedy = ": one picture is a clip of one, index with [None]" if len(shape or ()) == 3 else ""
+            raise ValueError(f"source must be {_SOURCES}; got {shown(source)}{remedy}")
+        if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+            self._pictures, self._count = source, len(source)
+            if not self._count:
+                raise ValueError("source must have frames; got none: pass None to add them one by one")
+        elif isinstance(source, Iterable):
+            self._iterator = iter(source)
+        else:
+            raise ValueError(f"source must be {_SOURCES}; got {shown(source)}")
+
+    @property
+    def length(self) -> int | None:
+        """How many frames the clip has; None as long as more may come."""
+        return None if isinstance(self._pictures, dict) else self._count
+
+    @property
+    def count(self) -> int:
+        """How many frames are known so far."""
+        return self._count
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the pictures; the first is read for it."""
+        if self._size is None:
+            self.pixels(0)
+        assert self._size is not None
+        return self._size
+
+    def has(self, t: int) -> bool:
+        """Whether there is a frame t; of an iterator, it is read up to there."""
+        while t >= self._count and self._iterator is not None:
+            self._read_on()
+        return 0 <= t < self._count
+
+    def check(self, name: str, t: Any) -> int:
+        """The number of a frame that can be asked for, or ValueError."""
+        frame = read_whole(name, t)
+        if not self.has(frame):
+            if isinstance(self._pictures, dict):
+                raise ValueError(
+                    f"{name} must be one of the {self._count} frames that have come so far, from 0 on; "
+                    f"got {frame}: add it first"
+                )
+            raise ValueError(f"{name} must be from 0 to {self._count - 1}, the clip's last; got {frame}")
+        if isinstance(self._pictures, dict) and frame not in self._pictures:
+            raise ValueError(
+                f"{name} must be a frame that is still kept, {min(self._pictures)} to {self._count - 1}; got "
+                f'{frame}: a session with keep="all", or of a list of pictures, has all of them'
+            )
+        return frame
+
+    def pixels(self, t: int) -> np.ndarray:
+        """Frame t for the network, float32 [1, H, W, 3]."""
+        t = self.check("frame", t)
+        if self._latest is None or self._latest[0] != t:
+            try:
+                picture = self._pictures[t]
+            except Exception as error:  # of every kind: the caller's own sequence may fail as it likes
+                raise ValueError(f"frame {t} could not be read: {error}") from error
+            self._latest = t, self._prepare(t, picture)
+        return self._latest[1]
+
+    def add(self, picture: Any) -> int:
+        """Append a frame; returns its number. Raises ValueError for a clip whose frames are all given."""
+        if not isinstance(self._pictures, dict):
+            raise ValueError(
+                f"frames cannot be added to a clip of {self._count}: make a session without a source"
+            )
+        t = self._count
+        self._latest = t, self._prepare(t, picture)
+        # The caller may use the array again for the next frame.
+        self._pictures[t] = picture.copy() if isinstance(picture, np.ndarray) else picture
+        self._count += 1
+        if self._keep is not None:
+            self._pictures.pop(t - self._keep, None)
+        return t
+
+    def _read_on(self) -> None:
+        assert self._iterator is not None
+        try:
+            picture = next(self._iterator)
+        except StopIteration:
+            self._iterator = None
+            return
+        except Exception as error:  # of every kind: an iterator may fail as it likes
+            raise ValueError(f"frame {self._count} could not be read: {error}") from error
+        self.add(picture)
+
+    def _prepare(self, t: int, picture: Any) -> np.ndarray:
+        try:
+            inputs = self._processor(images=picture)
+            pixels = check_pixels(inputs["pixel_values"], self._config)
+        except ValueError as error:
+            raise ValueError(f"frame {t}: {error}") from error
+        if len(pixels) != 1:
+            raise ValueError(f"frame {t} must be one picture; got {len(pixels)}")
+        height, width = (int(side) for side in inputs["original_sizes"][0])
+        if self._size not in (None, (height, width)):
+            raise ValueError(
+                f"frame {t} must be of the clip's size, (height, width) {self._size}; got {(height, width)}"
+            )
+        self._size = height, width
+        return np.asarray(pixels)

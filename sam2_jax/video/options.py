@@ -1,0 +1,94 @@
+"""Options of a session on a clip, checked."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import jax.numpy as jnp
+
+from sam2_jax.checks import read_whole, shown
+from sam2_jax.config import Sam2VideoConfig
+from sam2_jax.processing.inputs import Size, read_sizes
+from sam2_jax.video.plan import NOT_LIMITED, LatestFrames, Rules
+
+POINTER_SPANS = ("clip", "stream")
+CORRECTIONS = ("conditioning", "ordinary")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a clip is tracked.
+
+    keep: which results of tracked frames stay at hand for tracking from there again, backwards say: "all",
+    "window:N" (those of the N frames tracked last, at least as many as memories reach back) or "none" (no
+    more than that: the memory a session takes does not grow). So it goes with the frames of an iterator, too.
+    What prompted frames gave is always kept.
+    size: (height, width) that prompts refer to and masks have, if not those of the frames.
+    memory_dtype: type in which memories are stored, bfloat16 as in the references, or float32.
+    max_cond_frame_num: so many conditioning frames are attended to, -1 for all; None: the configuration's.
+    memory_temporal_stride: of older frames take every so manieth as memory.
+    pointer_span: distances of pointers are divided by the length of a "clip" of less than 16 frames, or as in
+    a "stream" of unknown length; None: whichever the source is.
+    corrections: prompts on a tracked frame make it a "conditioning" frame, as in training, or leave it an
+    "ordinary" one, as Meta's predictor of July 2024 did.
+    """
+
+    keep: str = "all"
+    size: Any = None
+    memory_dtype: Any = jnp.bfloat16
+    max_cond_frame_num: int | None = None
+    memory_temporal_stride: int = 1
+    pointer_span: str | None = None
+    corrections: str = "conditioning"
+
+    def checked(self) -> Self:
+        """The same with what was given brought to one form. Raises ValueError for what cannot be meant."""
+        self.window()
+        for name, value, known in (
+            ("pointer_span", self.pointer_span, (None, *POINTER_SPANS)),
+            ("corrections", self.corrections, CORRECTIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}; got {shown(value)}")
+        size: Size | None = None if self.size is None else read_sizes([self.size], "size")[0]
+        limit = self.max_cond_frame_num
+        if limit is not None and (limit := read_whole("max_cond_frame_num", limit, NOT_LIMITED)) == 0:
+            raise ValueError("max_cond_frame_num must be -1 (all) or at least 1; got 0")
+        try:
+            memory_dtype = jnp.dtype(self.memory_dtype)
+        except TypeError:
+            memory_dtype = None
+        if memory_dtype not in (jnp.float32, jnp.bfloat16):
+            raise ValueError(f"memory_dtype must be float32 or bfloat16; got {shown(self.memory_dtype)}")
+        stride = read_whole("memory_temporal_stride", self.memory_temporal_stride, 1, 2**20)
+        return replace(
+            self,
+            size=size,
+            memory_dtype=memory_dtype,
+            max_cond_frame_num=limit,
+            memory_temporal_stride=stride,
+        )
+
+    def window(self) -> int | None:
+        """How many frames are kept at least, None for all."""
+        if self.keep == "all":
+            return None
+        if self.keep == "none":
+            return 1
+        kind, _, count = self.keep.partition(":") if isinstance(self.keep, str) else ("", "", "")
+        if kind != "window" or not count.isdecimal() or not 1 <= int(count[:9]) < 2**20:
+            raise ValueError(
+                f'keep must be "all", "none" or "window:N", such as "window:50"; got {shown(self.keep)}'
+            )
+        return int(count)
+
+    def rules(self, config: Sam2VideoConfig, frames: int | None) -> Rules:
+        """The rules of memory for a clip of so many frames, None for a stream."""
+        span = self.pointer_span or ("stream" if frames is None else "clip")
+        most = config.max_object_pointers_in_encoder
+        limit = config.max_cond_frame_num if self.max_cond_frame_num is None else self.max_cond_frame_num
+        return Rules(
+            num_maskmem=config.num_maskmem,
+            max_pointers=most if span == "stream" or frames is None else min(frames, most),
+            max_cond_frame_num=limit,
+            selection=LatestFrames(self.memory_temporal_stride),
+        )
