@@ -1,0 +1,69 @@
+"""How often the steps are traced: once for each bucket of objects and of conditioning frames, and no more."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from small_models import smallest_video_config
+from small_video import small_clip, video_model_of
+
+from sam2_jax.model.sam2_video import Sam2Video
+
+STEPS = ("encode_frame", "prompt_step", "mask_step", "condition", "remember", "track_step")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch, quick_compilation: None) -> Counter[str]:
+    """How often each step has been traced."""
+    seen: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        original = getattr(Sam2Video, name)
+
+        def counted(self: Sam2Video, *args: Any, **options: Any) -> Any:
+            seen[name] += 1
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(Sam2Video, name, counted)
+
+    for name in STEPS:
+        count(name)
+    return seen
+
+
+def test_a_long_session_compiles_each_step_once_for_each_bucket(traced: Counter[str]) -> None:
+    """60 frames with clicks, boxes, two objects added, one removed, a correction and a pass backwards."""
+    # Of a width for which nothing has been traced before.
+    model = video_model_of(smallest_video_config(memory_attention_feed_forward_hidden_size=36))
+    session = model.video(small_clip(60))
+    traced.clear()
+    session.prompt(0, 1, [(12, 30)])
+    session.prompt(0, 1, [(20, 30), (40, 50)], [1, 0], clear_old=False)
+    for each in session.propagate():
+        if each.frame == 9:
+            session.prompt(9, 2, box=(5, 5, 40, 40))
+        if each.frame == 19:
+            session.prompt(19, 3, [(50, 50)])
+        if each.frame == 29:
+            session.remove_object(2)
+    session.prompt(40, 1, [(30, 30)], [0], clear_old=False)
+    list(session.propagate(40))
+    list(session.propagate(40, reverse=True))
+    assert traced["encode_frame"] == 1
+    # One, two and four objects with one conditioning frame each; four with two.
+    assert traced["track_step"] == 4
+    assert traced["condition"] == 1
+    assert traced["remember"] == 1
+    # The first click; more of them with a mask; the same with memories; a box, which takes one mask.
+    assert traced["prompt_step"] <= 4
+    before = dict(traced)
+    session.reset()
+    again = session
+    again.prompt(3, "a", [(12, 30)])
+    again.prompt(3, "b", box=(5, 5, 40, 40))
+    list(again.propagate(3, 9))
+    again.prompt(8, "a", [(9, 9)], [0])
+    list(again.propagate(3, 9))
+    assert traced["encode_frame"] == before["encode_frame"]
+    assert traced["prompt_step"] == before["prompt_step"]
+    assert traced["condition"] <= before["condition"] + 1  # two objects with one conditioning frame

@@ -1,0 +1,223 @@
+"""What must hold for every session: objects, order, chunks, streams, direction, and what is kept."""
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+from small_video import assert_same, small_clip, small_video_model, stacked
+
+from sam2_jax import VideoTracker
+
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+
+# Programs for other numbers of objects may add in another order.
+LIMIT = 1e-4
+CLIP = small_clip()
+
+
+def session(source: Any = CLIP, **options: Any) -> VideoTracker:
+    return small_video_model().video(source, **{"memory_dtype": "float32", **options})
+
+
+def test_an_object_has_the_masks_it_has_alone() -> None:
+    prompts = {
+        1: (0, (12, 30), 1),
+        2: (0, (50, 10), 1),
+        3: (3, (20, 50), 0),
+        4: (0, (30, 30), 1),
+        5: (5, (40, 40), 1),
+    }
+    together = session()
+    for id_, (frame, point, label) in prompts.items():
+        together.prompt(frame, id_, [point], [label])
+    all_ = stacked(together.propagate(0))
+    for row, (id_, (frame, point, label)) in enumerate(prompts.items()):
+        alone = session()
+        alone.prompt(frame, id_, [point], [label])
+        found = stacked(alone.propagate(0))
+        assert_same((all_[0], *(x[:, row : row + 1] for x in all_[1:])), found, LIMIT)
+
+
+def test_the_order_of_objects_does_not_matter() -> None:
+    points = {"a": (12, 30), "b": (50, 10), "c": (20, 50)}
+    runs = []
+    for order in ("abc", "cab"):
+        one = session()
+        for id_ in order:
+            one.prompt(0, id_, [points[id_]])
+        frames, *found = stacked(one.propagate())
+        assert one.object_ids == tuple(order)
+        rows = [order.index(id_) for id_ in "abc"]
+        runs.append((frames, *(x[:, rows] for x in found)))
+    assert_same(*runs, LIMIT)
+
+
+def test_adding_and_removing_an_object_leaves_the_others_as_they_are() -> None:
+    plain, changing = session(), session()
+    for each in (plain, changing):
+        each.prompt(0, 1, [(12, 30)])
+    expected = stacked(plain.propagate())
+    found = []
+    for each in changing.propagate():
+        found.append(each)
+        if each.frame == 3:
+            changing.prompt(3, 2, [(50, 10)])
+        if each.frame == 6:
+            changing.prompt(6, 3, box=(10, 10, 40, 40))
+            changing.remove_object(2)
+    assert [each.object_ids for each in found] == [(1,)] * 4 + [(1, 2)] * 3 + [(1, 3)] * 5
+    logits = np.array([each.logits[:1] for each in found])
+    assert np.abs(logits - expected[1]).max() <= LIMIT
+
+
+def test_chunks_are_one_run() -> None:
+    whole, chunks = session(), session()
+    for each in (whole, chunks):
+        each.prompt(0, 1, [(12, 30)])
+    parts = [*chunks.propagate(0, 4), *chunks.propagate(5, 1), *chunks.propagate(7)]
+    assert_same(stacked(whole.propagate()), stacked(parts))
+
+
+def test_a_stream_is_a_clip() -> None:
+    clip = session(pointer_span="stream")
+    from_iterator, pushed = session(iter(CLIP), keep="none"), session(None, keep="none")
+    pushed.add_frame(CLIP[0])
+    for each in (clip, from_iterator, pushed):
+        each.prompt(0, 1, [(12, 30)])
+    expected = stacked(clip.propagate())
+    assert_same(expected, stacked(from_iterator.propagate()))
+    assert_same(expected, stacked([pushed.step(), *(pushed.step(picture) for picture in CLIP[1:])]))
+
+
+def test_a_stream_kept_and_not_kept_gives_the_same_after_a_correction() -> None:
+    runs = []
+    for keep in ("all", "none", "window:3"):
+        one = session(None, keep=keep)
+        found = []
+        for t, picture in enumerate(small_clip(30)):
+            one.add_frame(picture)
+            if t == 0:
+                one.prompt(0, 1, [(12, 30)])
+            found.append(one.step())
+            if t in (9, 22):
+                one.prompt(t, 1, [(20 + t, 30)], [0], clear_old=False)
+        runs.append(stacked(found))
+    assert_same(runs[0], runs[1])
+    assert_same(runs[0], runs[2])
+
+
+def test_reset_is_a_new_session() -> None:
+    used, new = session(), session()
+    used.prompt(0, 1, [(50, 50)])
+    used.prompt(4, 2, box=(3, 3, 30, 30))
+    list(used.propagate())
+    used.prompt(5, 1, [(50, 50)], [0])
+    used.reset()
+    assert used.object_ids == ()
+    for each in (used, new):
+        each.prompt(2, 1, [(12, 30)])
+    assert_same(stacked(used.propagate()), stacked(new.propagate()))
+
+
+def test_the_reversed_clip_backwards_is_the_clip() -> None:
+    ahead, back = session(), session(CLIP[::-1])
+    ahead.prompt(0, 1, [(12, 30)])
+    back.prompt(11, 1, [(12, 30)])
+    frames, *expected = stacked(ahead.propagate())
+    reversed_, *found = stacked(back.propagate(reverse=True))
+    assert reversed_ == [11 - t for t in frames]
+    assert_same((frames, *expected), (frames, *found))
+
+
+def test_propagating_again_changes_nothing() -> None:
+    one = session()
+    one.prompt(3, 1, [(12, 30)])
+    first = stacked(one.propagate(3))
+    assert_same(first, stacked(one.propagate(3)))
+    back = stacked(one.propagate(3, reverse=True))
+    assert back[0] == [3, 2, 1, 0]
+    assert_same(back, stacked(one.propagate(3, reverse=True)), 1e-5)  # other slots, another order of sums
+
+
+def test_a_generator_that_is_dropped_leaves_a_session_that_goes_on() -> None:
+    whole, stopped = session(), session()
+    for each in (whole, stopped):
+        each.prompt(0, 1, [(12, 30)])
+    expected = stacked(whole.propagate())
+    run = stopped.propagate()
+    begun = [next(run) for _ in range(5)]
+    del run
+    gc.collect()
+    assert_same(expected, stacked([*begun, *stopped.propagate(5)]))
+
+
+def test_more_conditioning_frames_than_there_were_slots_for() -> None:
+    """As many as before, and all of them, are attended to after the slots have grown."""
+    grown, at_once = session(small_clip(20)), session(small_clip(20))
+    for t in (0, 2, 4):
+        grown.prompt(t, 1, [(12 + t, 30)])
+        list(grown.propagate(t, 1))
+    for t in (0, 2, 4):
+        at_once.prompt(t, 1, [(12 + t, 30)])
+    assert_same(stacked(grown.propagate(0)), stacked(at_once.propagate(0)), LIMIT)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    one = session(iter(small_clip(60)), keep="none")
+    one.prompt(0, 1, [(12, 30)])
+    for each in one.propagate():
+        kept = [t for t in range(60) if one.output(1, t) is not None]
+        assert len(kept) <= 17
+        assert each.frame in kept
+    assert one.output(1, 0) is not None
+    assert len(one._frames._pictures) == 1
+    assert len(one._encoded) == 2
+
+
+def test_masks_have_the_videos_size() -> None:
+    one = session(size=(40, 90))
+    found = one.prompt(0, "cat", [(80, 10)])
+    assert found.masks.shape == (1, 40, 90)
+    assert found.mask("cat").dtype == bool
+    np.testing.assert_array_equal(found.mask("cat"), found.masks[0])
+
+
+def test_objects_without_prompts_are_absent_and_no_error() -> None:
+    one = session()
+    one.prompt(0, 1, [(12, 30)])
+    one.prompt(0, 2, [(50, 10)])
+    one.clear_prompts(0, 2)
+    found = stacked(one.propagate())
+    assert (found[1][:, 1] == -1024).all()
+    assert (found[2][:, 1] < 0).all()
+    alone = session()
+    alone.prompt(0, 1, [(12, 30)])
+    assert_same((found[0], *(x[:, :1] for x in found[1:])), stacked(alone.propagate()), LIMIT)
+
+
+def test_a_mask_of_nothing_says_that_the_object_is_absent() -> None:
+    one = session()
+    found = one.prompt(0, 1, mask=np.zeros((64, 64), bool))
+    assert found.object_scores.tolist() == [-10]
+    assert not found.masks.any()
+    assert len(list(one.propagate())) == 12
+
+
+def test_a_cleared_frame_shows_nothing_of_its_old_mask() -> None:
+    cleared, fresh = session(), session()
+    cleared.prompt(0, 1, [(50, 10)])
+    list(cleared.propagate())
+    cleared.clear_prompts(0, 1)
+    again = cleared.prompt(0, 1, [(12, 30)])
+    np.testing.assert_array_equal(again.logits, fresh.prompt(0, 1, [(12, 30)]).logits)
+    assert cleared.prompted_frames(1) == (0,)
+
+
+def test_a_clip_of_one_frame() -> None:
+    one = session(CLIP[:1])
+    prompted = one.prompt(0, 1, [(12, 30)])
+    found = stacked(one.propagate())
+    assert found[0] == [0]
+    np.testing.assert_array_equal(found[1][0], prompted.logits)
+    assert stacked(one.propagate(reverse=True))[0] == []
