@@ -198,12 +198,17 @@ def setting() -> str:
     packages = ", ".join(
         f"{name} {_version(name)}" for name in ("jax", "jaxlib", "flax", "torch", "transformers")
     )
-    git = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(git, capture_output=True, text=True, cwd=RESULTS.parent)
     device = jax.devices()[0]
     hardware = cpu_name() if device.platform == "cpu" else f"{device.device_kind}, {cpu_name()}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{hardware}, {cores} cores; {packages}; commit {found.stdout.strip() or 'unknown'}"
+    return f"{hardware}, {cores} cores; {packages}; commit {commit()}"
+
+
+def commit() -> str:
+    """The commit that is measured, and whether files differ from it."""
+    git = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(git, capture_output=True, text=True, cwd=RESULTS.parent)
+    return found.stdout.strip() or "unknown"
 
 
 def _version(package: str) -> str:
@@ -227,14 +232,20 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def read_section(name: str, path: Path = RESULTS) -> str:
+    """What a section of RESULTS.md holds, marks included; nothing if it is not there."""
+    old = path.read_text() if path.exists() else ""
+    found = re.search(f"<!-- begin {re.escape(name)} -->.*?<!-- end {re.escape(name)} -->\n", old, re.DOTALL)
+    return found[0] if found else ""
+
+
 def write_section(name: str, text: str, path: Path = RESULTS) -> None:
     """Put a section of this name into RESULTS.md, in place of its last version; the others stay."""
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    section = f"{begin}\n{text.strip()}\n{end}\n"
+    section = f"<!-- begin {name} -->\n{text.strip()}\n<!-- end {name} -->\n"
     old = path.read_text() if path.exists() else ""
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.DOTALL)
-    if pattern.search(old):
-        new = pattern.sub(lambda _: section, old)
+    last = read_section(name, path)
+    if last:
+        new = old.replace(last, section)
     else:
         new = (old if "<!-- begin" in old else HEAD).rstrip("\n") + "\n\n" + section
     write_text(path, new)

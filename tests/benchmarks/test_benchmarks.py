@@ -1,12 +1,19 @@
 """What the benchmarks count and write; the speed itself is measured by hand."""
 
+import math
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from benchmarks.common import HEAD, Timing, measure, table, write_section
 from benchmarks.flops import decoder_flops, encoder_flops
 from sam2_jax import released_config
+from sam2_jax.model.platforms import tracing_for
+from sam2_jax.model.sam2 import Sam2
 
 
 def test_flops_of_the_encoder_follow_the_blocks() -> None:
@@ -16,6 +23,41 @@ def test_flops_of_the_encoder_follow_the_blocks() -> None:
     half = encoder_flops(tiny.with_image_size(512))
     attention = 3 * 2 * 2 * 1024 * 1024 * 384
     assert encoder_flops(tiny) == 4 * half + (16 - 4) * attention
+
+
+def test_flops_of_the_encoder_are_the_products_of_its_program() -> None:
+    # At this size no window needs filling, so that nothing is multiplied in vain.
+    config = released_config("facebook/sam2.1-hiera-tiny").with_image_size(896)
+    module = Sam2(config)
+    pixels = jax.ShapeDtypeStruct((1, 896, 896, 3), jnp.float32)
+    points, labels = jnp.zeros((1, 1, 1, 2)), jnp.zeros((1, 1, 1), jnp.int32)
+    params = jax.eval_shape(module.init, jax.random.key(0), pixels, points, labels)["params"]
+
+    def encode(params: Any, pixels: Any) -> Any:
+        with tracing_for("cpu"):
+            return module.apply({"params": params}, pixels, method="encode_image")
+
+    # The layers that narrow the finer levels are joined with the ones before them, which costs a little.
+    assert product_flops(jax.make_jaxpr(encode)(params, pixels).jaxpr) == pytest.approx(
+        encoder_flops(config), rel=1e-3
+    )
+
+
+def product_flops(jaxpr: Any) -> int:
+    """FLOP of all matrix products and convolutions, loops multiplied out."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inputs = [x.aval.shape for x in equation.invars if hasattr(x.aval, "shape")]
+        size = math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += 2 * size * math.prod(inputs[0][axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            total += 2 * size * math.prod(inputs[1]) // equation.outvars[0].aval.shape[-1]
+        else:
+            inner = sum(map(product_flops, jaxprs_in_params(equation.params)))
+            total += equation.params.get("length", 1) * inner
+    return total
 
 
 def test_flops_of_the_decoder_grow_with_the_points() -> None:

@@ -1,39 +1,78 @@
 """The table of what programs take on a TPU, and, where libtpu is at hand, that they compile for one."""
 
+import argparse
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from benchmarks import tpu
+from benchmarks import cycles, tpu
+from benchmarks.common import table
 
+KERNEL_FREE = """HloModule jit_f
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %y = f32[8,128]{0,1:T(8,128)} copy(%x), backend_config={"estimated_cycles":"3000000"}
+}
+"""
 ENCODER = tpu.Program(
-    "encoder, batch 8",
-    arguments=50 * 2**20,
-    outputs=2**30,
-    temporaries=3 * 2**30,
-    flops=2.5e11,
-    seconds=61.27,
+    "encoder, batch 8", KERNEL_FREE, flops=3.94e10, memory=2**30, temporaries=3 * 2**20, seconds=61.27
 )
-DECODER = tpu.Program("decoder, batch 8", arguments=2**19, outputs=0, temporaries=0, flops=4e6, seconds=0.04)
 
 
-def test_a_row_shows_mebibytes_their_share_of_a_chip_and_gigaflops() -> None:
-    assert " ".join(tpu.row(ENCODER)) == "encoder, batch 8 50.0 1024.0 3072.0 4146.0 25.3% 250.000 61.3"
-    assert " ".join(tpu.row(DECODER)) == "decoder, batch 8 0.5 0.0 0.0 0.5 0.0% 0.004 0.0"
+def line(label: str, **changes: str) -> list[str]:
+    """A line of RESULTS.md, changed in some columns."""
+    cells = dict.fromkeys(tpu.HEAD, "1") | {"size": "tiny", "program": "encoder", "label": label} | changes
+    return list(cells.values())
 
 
-def test_rows_and_header_have_the_same_columns() -> None:
-    assert len(tpu.row(ENCODER)) == len(tpu.row(DECODER)) == len(tpu.HEAD)
+def test_a_row_has_the_columns_of_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpu, "version", lambda name: "1.2")
+    monkeypatch.setattr(tpu, "commit", lambda: "abc")
+    options = argparse.Namespace(chip="v5e", chips=1, label="after")
+    found = cycles.profile(ENCODER.text, cycles.CHIPS["v5e"])
+    cells = dict(zip(tpu.HEAD, tpu.row("tiny", ENCODER, found, options), strict=True))
+    assert list(cells.values())[: tpu.KEY] == ["tiny", "encoder, batch 8", "v5e", "1", "after"]
+    # 2 ms, in which v5e's matrix units could do ten times as much.
+    assert (cells["M cycles"], cells["with kernels, modelled"], cells["ms"]) == ("3.00", "3.00", "2.00")
+    assert (cells["of peak"], cells["copies and pads"], cells["products"]) == ("10.0%", "100.0%", "0.0%")
+    assert (cells["temporaries, MiB"], cells["memory"], cells["compiling, s"]) == ("3.0", "6.2%", "61")
+    assert cells["made of"] == "abc, libtpu 1.2, jax 1.2"
+
+
+def test_lines_of_other_labels_sizes_and_chips_stay() -> None:
+    first = [line("before"), line("before", size="large"), line("before", program="decoder, 64 prompts")]
+    old = f"text\n\n{table(tpu.HEAD, tpu.merged('', first))}\n<!-- end tpu -->"
+    lines = tpu.merged(
+        old, [line("after", ms="7"), line("before", size="large", ms="8"), line("x", chip="v6e")]
+    )
+    columns = [tpu.HEAD.index(name) for name in ("size", "program", "chip", "label", "ms")]
+    assert [[cells[i] for i in columns] for cells in lines] == [
+        ["tiny", "encoder", "1", "before", "1"],
+        ["tiny", "encoder", "1", "after", "7"],
+        ["tiny", "decoder, 64 prompts", "1", "before", "1"],
+        ["tiny", "encoder", "v6e", "x", "1"],
+        ["large", "encoder", "1", "before", "8"],
+    ]
+
+
+def test_a_saved_text_is_profiled_without_libtpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a_copy.txt"
+    path.write_text(KERNEL_FREE)
+    tpu.main(["--read", str(path)])
+    printed = capsys.readouterr().out
+    assert "### a_copy" in printed
+    assert "3.00 M cycles by the compiler's estimate, on a v5e of 1.5 GHz 2.00 ms" in printed
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch", "6"], "--batch must be a multiple of 4"),
-        (["--batch", "0"], "--batch must be a multiple of 4"),
-        (["--prompts", "0"], "--prompts must be at least 1; got 0"),
+        (["--batch", "6", "--chips", "4"], "--batch must be a multiple of --chips"),
+        (["--batch", "0"], "--batch must be a multiple of --chips"),
+        (["--prompts", "-1"], "--prompts must be a multiple of --chips, a share for each; got -1"),
+        (["--read", "x.txt", "--write"], "--write needs programs that are compiled now"),
         (["--image-size", "100"], "--image-size: "),
         (
             [],
@@ -50,22 +89,62 @@ def test_what_cannot_be_compiled_is_refused(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_encoder_and_decoder_compile_for_a_tpu() -> None:
-    python = os.environ.get("SAM2_JAX_TPU_PYTHON")
-    if not python:
+@pytest.fixture(scope="module")
+def python() -> str:
+    """The Python of an environment with libtpu."""
+    found = os.environ.get("SAM2_JAX_TPU_PYTHON")
+    if not found:
         pytest.skip(
             "needs libtpu in an environment of its own: set SAM2_JAX_TPU_PYTHON to that environment's Python"
         )
-    script = Path(tpu.__file__)
-    command = [python, str(script), "--image-size", "128", "--batch", "4", "--prompts", "2"]
-    done = subprocess.run(command, cwd=script.parent.parent, capture_output=True, text=True)
+    return found
+
+
+def run(*command: str) -> str:
+    """What a command prints, run where the package is found."""
+    root = Path(tpu.__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert cells[0] == tpu.HEAD
-    rows = [dict(zip(tpu.HEAD, row, strict=True)) for row in cells[2:]]
-    assert [row["program"] for row in rows] == ["encoder, batch 4", "decoder, batch 4, 2 prompts each"]
+    return done.stdout
+
+
+LOOP = """
+import os
+import sys
+from benchmarks import cycles, tpu
+chip = cycles.CHIPS[sys.argv[1]]
+os.environ.update(tpu.LIBTPU_SETTINGS, TPU_ACCELERATOR_TYPE=chip.accelerator, JAX_PLATFORMS="cpu")
+import jax, jax.numpy as jnp
+x = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
+for rounds in (0, 3, 7):
+    def call(x, w):
+        x = jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=rounds)[0] if rounds else x
+        return jnp.tanh(x @ w)
+    text = tpu.compile_program("loop", 0, call, [x], [x], tpu.shardings(chip, 1, 0)).text
+    print(cycles.profile(text, chip).cycles(cycles.PRODUCTS))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", cycles.CHIPS)
+def test_the_rounds_of_a_compiled_loop_are_counted(python: str, chip: str) -> None:
+    none, three, seven = (float(line) for line in run(python, "-c", LOOP, chip).splitlines())
+    assert none > 0
+    # A round's product takes about what the one outside does, which may read another memory.
+    assert (seven - three) / 4 == pytest.approx(none, rel=0.2)
+    assert (three - none) / 3 == pytest.approx((seven - three) / 4, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chips", ["1", "4"])
+def test_encoder_and_decoder_compile_for_a_tpu(python: str, chips: str) -> None:
+    options = ["--image-size", "128", "--batch", "4", "--prompts", "4", "--chips", chips]
+    lines = run(python, "benchmarks/tpu.py", *options).splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("| size | program")))
+    rows = [dict(zip(tpu.HEAD, line.strip("| ").split(" | "), strict=True)) for line in lines[start + 2 :]]
+    one_image = ["encoder, batch 1"] if chips == "1" else []
+    assert [row["program"] for row in rows] == ["encoder, batch 4", *one_image, "decoder, 4 prompts"]
     for row in rows:
-        assert float(row["GFLOP"]) > 0
-        assert 0 < float(row["HBM, MiB"]) < tpu.CHIP_MEMORY / 2**20
+        assert row["size"] == "tiny 128 bfloat16"
+        assert float(row["M cycles"]) > 0
+        assert 0 < float(row["of peak"].strip("%")) < 100
