@@ -26,9 +26,9 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 SIZES = ("tiny", "small", "base-plus", "large")
 HEAD = """# Results
 
-`python -m benchmarks` measures and writes all but the sections of TPU and automatic masks, which name their
-commands. Both sides have the same weights and inputs, run on all cores and take turns, one call each, again
-and again: median (fastest - slowest). Compiling is apart. Times drift; ratios of one run hold.
+`python -m benchmarks` measures and writes all but the sections that name other commands. Both sides have the
+same weights and inputs, run on all cores and take turns, one call each, again and again: median (fastest -
+slowest). Compiling is apart. Times drift; ratios of one run hold.
 """
 
 

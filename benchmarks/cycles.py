@@ -128,20 +128,15 @@ def profile(text: str, chip: Chip) -> Profile:
     module = parse(text)
     cycles = partial(_cycles, chip=chip)
     runs = executions(module, cycles)
-    everything = {
-        name: instruction
-        for computation in module.computations.values()
-        for name, instruction in computation.instructions.items()
-    }
+    everything = module.everything()
     lines = [
         Line(one, times, times * cycles(one), kind(module, one), part(module, everything, one))
         for times, one in runs
         if cycles(one)
     ]
     silent = sum(times for times, one in runs if _is_kernel(one) and one.number("flops") is None)
-    copied = sum(
-        times * _size(one.shape) for times, one in runs if one.opcode in ("copy-start", "slice-start")
-    )
+    arrived = [(times, one) for times, one in runs if one.opcode in ("copy-done", "slice-done")]
+    copied = sum(times * size(one.shape) for times, one in arrived)
     return Profile(tuple(sorted(lines, key=lambda line: -line.cycles)), silent, copied)
 
 
@@ -199,12 +194,11 @@ def part(module: Module, everything: dict[str, Instruction], instruction: Instru
     return "elsewhere"
 
 
-def _size(shape: str) -> int:
-    """Bytes of the first array that a type names, without the paddings of its layout."""
-    found = re.match(r"\(*(\w+)\[([\d,]*)\]", shape)
-    if found is None:
-        return 0
-    return _BYTES.get(found[1], 4) * prod(int(length) for length in found[2].split(",") if length)
+def size(shape: str) -> int:
+    """Bytes of a type, an array or a tuple of arrays, without the paddings of their layouts."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", shape)
+    lengths = ((kind, [int(length) for length in axes.split(",") if length]) for kind, axes in arrays)
+    return sum(_BYTES.get(kind, 4) * prod(axes) for kind, axes in lengths)
 
 
 def by_part(profile: Profile) -> str:

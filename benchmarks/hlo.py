@@ -54,6 +54,11 @@ class Module:
     computations: dict[str, Computation]
     entry: str
 
+    def everything(self) -> dict[str, Instruction]:
+        """All instructions by their names, which no two share."""
+        bodies = self.computations.values()
+        return {name: one for body in bodies for name, one in body.instructions.items()}
+
     def inside(self, instruction: Instruction) -> Iterator[Instruction]:
         """An instruction, or all that a fusion is made of, fusions in it taken apart."""
         name = instruction.called("calls") if instruction.opcode == "fusion" else None

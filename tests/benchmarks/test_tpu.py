@@ -1,6 +1,5 @@
 """The table of what programs take on a TPU, and, where libtpu is at hand, that they compile for one."""
 
-import argparse
 import os
 import subprocess
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from benchmarks import cycles, tpu
 from benchmarks.common import table
+from benchmarks.compiled import KEY, Program, merged
 
 KERNEL_FREE = """HloModule jit_f
 ENTRY %main (x: f32[8,128]) -> f32[8,128] {
@@ -16,7 +16,7 @@ ENTRY %main (x: f32[8,128]) -> f32[8,128] {
   ROOT %y = f32[8,128]{0,1:T(8,128)} copy(%x), backend_config={"estimated_cycles":"3000000"}
 }
 """
-ENCODER = tpu.Program(
+ENCODER = Program(
     "encoder, batch 8", KERNEL_FREE, flops=3.94e10, memory=2**30, temporaries=3 * 2**20, seconds=61.27
 )
 
@@ -28,25 +28,23 @@ def line(label: str, **changes: str) -> list[str]:
 
 
 def test_a_row_has_the_columns_of_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpu, "version", lambda name: "1.2")
-    monkeypatch.setattr(tpu, "commit", lambda: "abc")
-    options = argparse.Namespace(chip="v5e", chips=1, label="after")
-    found = cycles.profile(ENCODER.text, cycles.CHIPS["v5e"])
-    cells = dict(zip(tpu.HEAD, tpu.row("tiny", ENCODER, found, options), strict=True))
-    assert list(cells.values())[: tpu.KEY] == ["tiny", "encoder, batch 8", "v5e", "1", "after"]
+    monkeypatch.setattr(tpu, "made_of", lambda *packages: f"abc, {packages}")
+    chip = cycles.CHIPS["v5e"]
+    key = ["tiny", "encoder, batch 8", "v5e", "1", "after"]
+    found = cycles.profile(ENCODER.text, chip)
+    cells = dict(zip(tpu.HEAD, tpu.row(key, ENCODER, found, chip), strict=True))
+    assert list(cells.values())[: len(KEY)] == key
     # 2 ms, in which v5e's matrix units could do ten times as much.
     assert (cells["M cycles"], cells["with kernels, modelled"], cells["ms"]) == ("3.00", "3.00", "2.00")
     assert (cells["of peak"], cells["copies and pads"], cells["products"]) == ("10.0%", "100.0%", "0.0%")
     assert (cells["temporaries, MiB"], cells["memory"], cells["compiling, s"]) == ("3.0", "6.2%", "61")
-    assert cells["made of"] == "abc, libtpu 1.2, jax 1.2"
+    assert cells["made of"] == "abc, ('libtpu', 'jax')"
 
 
 def test_lines_of_other_labels_sizes_and_chips_stay() -> None:
     first = [line("before"), line("before", size="large"), line("before", program="decoder, 64 prompts")]
-    old = f"text\n\n{table(tpu.HEAD, tpu.merged('', first))}\n<!-- end tpu -->"
-    lines = tpu.merged(
-        old, [line("after", ms="7"), line("before", size="large", ms="8"), line("x", chip="v6e")]
-    )
+    old = f"text\n\n{table(tpu.HEAD, merged('', first))}\n<!-- end tpu -->"
+    lines = merged(old, [line("after", ms="7"), line("before", size="large", ms="8"), line("x", chip="v6e")])
     columns = [tpu.HEAD.index(name) for name in ("size", "program", "chip", "label", "ms")]
     assert [[cells[i] for i in columns] for cells in lines] == [
         ["tiny", "encoder", "1", "before", "1"],
@@ -69,9 +67,9 @@ def test_a_saved_text_is_profiled_without_libtpu(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch", "6", "--chips", "4"], "--batch must be a multiple of --chips"),
-        (["--batch", "0"], "--batch must be a multiple of --chips"),
-        (["--prompts", "-1"], "--prompts must be a multiple of --chips, a share for each; got -1"),
+        (["--batch", "6", "--chips", "4"], "--batch must be a multiple of the 4 chips"),
+        (["--batch", "0"], "--batch must be a multiple of the 1 chips"),
+        (["--prompts", "-1"], "--prompts must be a multiple of the 1 chips, at least one each; got -1"),
         (["--read", "x.txt", "--write"], "--write needs programs that are compiled now"),
         (["--image-size", "100"], "--image-size: "),
         (
@@ -103,36 +101,36 @@ def python() -> str:
 def run(*command: str) -> str:
     """What a command prints, run where the package is found."""
     root = Path(tpu.__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 LOOP = """
-import os
 import sys
 from benchmarks import cycles, tpu
-chip = cycles.CHIPS[sys.argv[1]]
-os.environ.update(tpu.LIBTPU_SETTINGS, TPU_ACCELERATOR_TYPE=chip.accelerator, JAX_PLATFORMS="cpu")
+from benchmarks.compiled import compile_program
 import jax, jax.numpy as jnp
+chip = cycles.CHIPS[sys.argv[1]]
 x = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
-for rounds in (0, 3, 7):
+for rounds in (3, 7, 12):
     def call(x, w):
-        x = jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=rounds)[0] if rounds else x
+        x = jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=rounds)[0]
         return jnp.tanh(x @ w)
-    text = tpu.compile_program("loop", 0, call, [x], [x], tpu.shardings(chip, 1, 0)).text
-    print(cycles.profile(text, chip).cycles(cycles.PRODUCTS))
+    program = compile_program("loop", 0, call, [x], [x], "tpu", tpu.shardings(chip, 1, 0))
+    print(cycles.profile(program.text, chip).cycles(cycles.PRODUCTS))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", cycles.CHIPS)
 def test_the_rounds_of_a_compiled_loop_are_counted(python: str, chip: str) -> None:
-    none, three, seven = (float(line) for line in run(python, "-c", LOOP, chip).splitlines())
-    assert none > 0
-    # A round's product takes about what the one outside does, which may read another memory.
-    assert (seven - three) / 4 == pytest.approx(none, rel=0.2)
-    assert (three - none) / 3 == pytest.approx((seven - three) / 4, rel=0.1)
+    short, middle, long = (float(line) for line in run(python, "-c", LOOP, chip).splitlines())
+    a_round = (middle - short) / 4
+    assert a_round > 0
+    assert long - middle == 5 * a_round
+    assert short - 3 * a_round > 0  # the product outside
 
 
 @pytest.mark.slow
