@@ -34,7 +34,7 @@ def track_there(tensors: dict[str, np.ndarray], pixels: np.ndarray) -> list[Any]
     model.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in tensors.items()}, strict=True)
     height, width = pixels.shape[1:3]
     video = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-    session = Sam2VideoInferenceSession(video, height, width)
+    session = Sam2VideoInferenceSession(video, height, width, dtype=torch.float32)
     click = {
         "point_coords": torch.from_numpy(CLICK)[None],
         "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
