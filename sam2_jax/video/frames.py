@@ -19,16 +19,14 @@ class Frames:
 
     source: an array [T, H, W, 3] or a list of pictures (arrays, PIL images, paths of pictures), each read
     when it is needed; an iterator, read on as far as frames are asked for; None for frames that `add` brings.
-    keep: of frames that came one by one, so many of the newest can be asked for again; None for all.
+    keep: of the frames of a stream so many of the newest can be asked for again; None for all.
     Raises ValueError for other sources.
     """
 
-    def __init__(
-        self, source: Any, processor: Sam2ImageProcessor, config: Sam2Config, keep: int | None = None
-    ) -> None:
+    def __init__(self, source: Any, processor: Sam2ImageProcessor, config: Sam2Config) -> None:
         self._processor = processor
         self._config = config
-        self._keep = keep
+        self.keep: int | None = None
         self._iterator: Iterator[Any] | None = None
         self._pictures: dict[int, Any] | Sequence[Any] = {}
         # Pixels of the frame asked for last.
@@ -118,8 +116,8 @@ class Frames:
         # The caller may use the array again for the next frame.
         self._pictures[t] = picture.copy() if isinstance(picture, np.ndarray) else picture
         self._count += 1
-        if self._keep is not None:
-            self._pictures.pop(t - self._keep, None)
+        if self.keep is not None:
+            self._pictures.pop(t - self.keep, None)
         return t
 
     def _read_on(self) -> None:

@@ -71,9 +71,14 @@ class VideoObject:
         """Whether there is nothing to track: no prompts, or all of them cleared."""
         return not self.conditioning
 
-    def roles(self, t: int, direction: int, rules: Rules, also: int | None = None) -> Roles:
-        """What frame t attends to, itself never among it. also: a frame that counts as tracked already."""
-        conditioning = [f for f in self.conditioning if f != t]
+    def roles(
+        self, t: int, direction: int, rules: Rules, also: int | None = None, *, is_own_seen: bool = False
+    ) -> Roles:
+        """What frame t attends to. also: a frame that counts as tracked already.
+
+        is_own_seen: a conditioning frame attends to its own memory.
+        """
+        conditioning = [f for f in self.conditioning if f != t or is_own_seen]
         ordinary = {*self.ordinary, *self.slots.frames} | ({also} if also is not None else set())
         return roles(t, direction, conditioning, ordinary, rules)
 
@@ -90,7 +95,7 @@ class VideoObject:
         """Make the result of prompts, its memory included, one that other frames see."""
         self.ordinary.pop(t, None)
         self.slots.forget(t)
-        if is_conditioning or t in self.conditioning:
+        if is_conditioning:
             self.conditioning[t] = output
         else:
             self.fixed.add(t)

@@ -11,7 +11,7 @@ from sam2_jax.processing.inputs import Size, read_sizes
 from sam2_jax.video.plan import NOT_LIMITED, LatestFrames, Rules
 
 POINTER_SPANS = ("clip", "stream")
-CORRECTIONS = ("conditioning", "ordinary")
+COMPATIBLE = (None, "meta", "meta_legacy")
 
 
 @dataclass(frozen=True)
@@ -20,32 +20,33 @@ class VideoOptions:
 
     keep: which results of tracked frames stay at hand for tracking from there again, backwards say: "all",
     "window:N" (those of the N frames tracked last, at least as many as memories reach back) or "none" (no
-    more than that: the memory a session takes does not grow). So it goes with the frames of an iterator, too.
-    What prompted frames gave is always kept.
+    more than that: the memory a session takes does not grow). So it goes with the frames of a stream, too.
+    What prompted frames gave is always kept. None: "none" for a stream and "all" for a clip.
     size: (height, width) that prompts refer to and masks have, if not those of the frames.
     memory_dtype: type in which memories are stored, bfloat16 as in the references, or float32.
     max_cond_frame_num: so many conditioning frames are attended to, -1 for all; None: the configuration's.
     memory_temporal_stride: of older frames take every so manieth as memory.
     pointer_span: distances of pointers are divided by the length of a "clip" of less than 16 frames, or as in
     a "stream" of unknown length; None: whichever the source is.
-    corrections: prompts on a tracked frame make it a "conditioning" frame, as in training, or leave it an
-    "ordinary" one, as Meta's predictor of July 2024 did.
+    compat: do as Meta's code does where it is not what the network was trained for. "meta": further prompts
+    on a conditioning frame that was tracked past see that frame's own memory. "meta_legacy", its predictor of
+    July 2024: besides, prompts on a tracked frame leave it an ordinary frame.
     """
 
-    keep: str = "all"
+    keep: str | None = None
     size: Any = None
     memory_dtype: Any = jnp.bfloat16
     max_cond_frame_num: int | None = None
     memory_temporal_stride: int = 1
     pointer_span: str | None = None
-    corrections: str = "conditioning"
+    compat: str | None = None
 
     def checked(self) -> Self:
         """The same with what was given brought to one form. Raises ValueError for what cannot be meant."""
-        self.window()
+        self.window(is_stream=False)
         for name, value, known in (
             ("pointer_span", self.pointer_span, (None, *POINTER_SPANS)),
-            ("corrections", self.corrections, CORRECTIONS),
+            ("compat", self.compat, COMPATIBLE),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}; got {shown(value)}")
@@ -68,11 +69,11 @@ class VideoOptions:
             memory_temporal_stride=stride,
         )
 
-    def window(self) -> int | None:
+    def window(self, is_stream: bool) -> int | None:
         """How many frames are kept at least, None for all."""
-        if self.keep == "all":
+        if self.keep == "all" or (self.keep is None and not is_stream):
             return None
-        if self.keep == "none":
+        if self.keep in ("none", None):
             return 1
         kind, _, count = self.keep.partition(":") if isinstance(self.keep, str) else ("", "", "")
         if kind != "window" or not count.isdecimal() or not 1 <= int(count[:9]) < 2**20:

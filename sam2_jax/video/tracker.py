@@ -76,8 +76,8 @@ class VideoTracker:
         self._post_processing = {k: v for k, v in options.items() if k not in own}
         nothing = np.zeros((1, 1, 1, 1, 1), np.float32)
         self.processor.post_process_masks(nothing, [(1, 1)], **self._post_processing)
-        self._window = self.options.window()
-        self._frames = Frames(source, self.processor.image_processor, model.config.image_config, self._window)
+        self._frames = Frames(source, self.processor.image_processor, model.config.image_config)
+        self._window = self._frames.keep = self.options.window(is_stream=self._frames.length is None)
         self._rules = self.options.rules(model.config, self._frames.length)
         self._steps = Steps(model.module, model.params)
         self._encoded: dict[int, FrameFeatures] = {}
@@ -159,7 +159,8 @@ class VideoTracker:
         object_.pending.pop(t, None)
         object_.pending[t] = output._replace(direction=before and before.direction)
         object_.prompts[t] = prompts
-        return self._result(t, {object_id: object_.pending[t]}, [True])
+        is_conditioning = self._conditions(object_, t, object_.pending[t])
+        return self._result(t, {object_id: object_.pending[t]}, [is_conditioning])
 
     def clear_prompts(self, frame: int, object_id: Hashable) -> None:
         """Take all prompts of an object on a frame back; the frame may be tracked again, or prompted anew.
@@ -297,12 +298,17 @@ class VideoTracker:
 
     def _condition(self, object_: VideoObject, t: int, direction: int, features: FrameFeatures) -> Any:
         """Features of a frame conditioned on the memories of an object, None if there are none."""
-        roles = object_.roles(t, direction, self._rules)
+        roles = object_.roles(t, direction, self._rules, is_own_seen=self.options.compat is not None)
         if not roles.spatial:
             return None
         self._memories.load(object_, roles)
         plan = self._memories.plan([(object_, roles)], alone=True)
         return self._steps.condition(features, self._memories.state, object_.index, plan)
+
+    def _conditions(self, object_: VideoObject, t: int, output: Output) -> bool:
+        """Whether prompts on frame t make it a conditioning frame of an object."""
+        is_first = output.direction is None or t in object_.conditioning
+        return is_first or self.options.compat != "meta_legacy"
 
     def _settle(self) -> None:
         """Turn the results of prompts into memories: of the last prompts of each frame only."""
@@ -310,9 +316,8 @@ class VideoTracker:
             for t, output in list(each.pending.items()):
                 score = np.array([output.score], np.float32)
                 memory = self._steps.remember(self._encode(t), output.low[None], score)
-                is_conditioning = output.direction is None or self.options.corrections == "conditioning"
                 remembered = output._replace(memory=memory[0].astype(self.options.memory_dtype))
-                each.settle(t, remembered, is_conditioning=is_conditioning)
+                each.settle(t, remembered, is_conditioning=self._conditions(each, t, output))
                 del each.pending[t]
 
     def _track(self, t: int, direction: int) -> FrameMasks:
@@ -327,8 +332,10 @@ class VideoTracker:
             )
             outputs = _outputs(found)
             for each in moving:
-                output = outputs[each.index]
-                each.add_ordinary(t, output._replace(memory=memories[each.index], direction=direction))
+                # A copy: an object's own memory and not all that were computed with it.
+                memory = memories[each.index].copy()
+                output = outputs[each.index]._replace(memory=memory, direction=direction)
+                each.add_ordinary(t, output)
         for each in objects:
             each.passed(t, direction)
         yielded = {each.id: None if each.is_dormant else each.output(t) for each in objects}
@@ -365,4 +372,4 @@ def _read_id(object_id: Any) -> Hashable:
 def _outputs(found: FrameOutput) -> list[Output]:
     """Results of all objects, on the host."""
     low, pointer, score, iou = (np.asarray(part) for part in found)
-    return [Output(low[i], pointer[i], float(score[i]), float(iou[i])) for i in range(len(low))]
+    return [Output(low[i].copy(), pointer[i].copy(), float(score[i]), float(iou[i])) for i in range(len(low))]

@@ -55,7 +55,7 @@ class Scenario:
             "memory_dtype": self.spec["memory_dtype"],
             "max_cond_frame_num": self.spec["config"].get("max_cond_frame_num"),
             "memory_temporal_stride": self.spec["options"].get("memory_temporal_stride_for_eval", 1),
-            "corrections": "ordinary" if self.spec["truth"] == "meta_legacy" else "conditioning",
+            "compat": "meta_legacy" if self.spec["truth"] == "meta_legacy" else None,
             **options,
         }
         return self.model().video(frames, **options)

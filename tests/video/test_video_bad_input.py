@@ -72,12 +72,11 @@ def test_prompts_that_cannot_be_meant(prompt: dict[str, Any], message: str) -> N
         ({"keep": "some"}, 'keep must be "all", "none" or "window:N"'),
         ({"keep": "window:0"}, "keep must be"),
         ({"keep": "window:-3"}, "keep must be"),
-        ({"keep": None}, "keep must be"),
         ({"keep": 3}, "keep must be"),
         ({"memory_dtype": "float16"}, "memory_dtype must be float32 or bfloat16"),
         ({"memory_dtype": "soft"}, "memory_dtype must be float32 or bfloat16"),
         ({"pointer_span": "all"}, "pointer_span must be one of"),
-        ({"corrections": None}, "corrections must be one of"),
+        ({"compat": "sam"}, "compat must be one of"),
         ({"max_cond_frame_num": 0}, "max_cond_frame_num must be -1 .* or at least 1"),
         ({"max_cond_frame_num": -2}, "max_cond_frame_num must be a whole number"),
         ({"memory_temporal_stride": 0}, "memory_temporal_stride must be a whole number"),
@@ -209,7 +208,7 @@ def test_an_iterator_that_fails_half_way() -> None:
         yield from CLIP[:3]
         raise OSError("the cable is out")
 
-    one = session(camera())
+    one = session(camera(), keep="all")
     one.prompt(0, 1, [(12, 30)])
     found, error = until_refused(one.propagate())
     assert error == "frame 3 could not be read: the cable is out"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_video import assert_same, small_clip, small_video_model, stacked
 
-from sam2_jax import VideoTracker
+from sam2_jax import Sam2VideoModel, VideoTracker
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
@@ -173,6 +173,52 @@ def test_what_is_kept_is_bounded() -> None:
     assert one.output(1, 0) is not None
     assert len(one._frames._pictures) == 1
     assert len(one._encoded) == 2
+
+
+def test_a_stream_keeps_nothing_and_a_clip_all_unless_asked() -> None:
+    for source, options, kept in (
+        (iter(small_clip(30)), {}, 17),
+        (iter(small_clip(30)), {"keep": "all"}, 30),
+        (small_clip(30), {}, 30),
+        (small_clip(30), {"keep": "none"}, 17),
+    ):
+        one = session(source, **options)
+        one.prompt(0, 1, [(12, 30)])
+        list(one.propagate())
+        assert sum(one.output(1, t) is not None for t in range(30)) == kept
+
+
+def test_an_oblong_network_and_one_in_bfloat16() -> None:
+    model = small_video_model()
+    oblong = model.with_image_size((64, 96)).video(CLIP)
+    found = oblong.prompt(0, 1, [(12, 30)])
+    assert found.logits.shape == (1, 16, 24)
+    assert found.masks.shape == (1, 64, 64)
+    assert len(list(oblong.propagate(0, 3))) == 4
+    half = Sam2VideoModel(model.config, model.params, dtype="bfloat16")
+    runs = []
+    for each in (half, model):
+        one = each.video(CLIP)
+        one.prompt(0, 1, [(12, 30)])
+        runs.append(stacked(one.propagate(0, 5)))
+    scale = np.abs(runs[1][1]).max()
+    assert np.isfinite(runs[0][1]).all()
+    assert np.abs(runs[0][1] - runs[1][1]).max() < 0.2 * scale
+
+
+def test_prompts_on_a_conditioning_frame_see_its_own_memory_as_meta_has_it_only_if_asked() -> None:
+    found = []
+    for compat in (None, "meta"):
+        one = session(compat=compat)
+        one.prompt(0, 1, [(12, 30)])
+        first = next(one.propagate())
+        found.append(one.prompt(0, 1, [(50, 50)], [0], clear_old=False).logits)
+        assert np.abs(found[-1] - first.logits).max() > 1e-3
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    # Nothing else is remembered of the object, so that it is as if the frame had not been tracked.
+    untracked = session()
+    untracked.prompt(0, 1, [(12, 30)])
+    np.testing.assert_array_equal(untracked.prompt(0, 1, [(50, 50)], [0], clear_old=False).logits, found[0])
 
 
 def test_masks_have_the_videos_size() -> None:
