@@ -23,9 +23,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     image = ["image.py", "--device", arguments.device]
+    video = ["video.py", "--device", arguments.device]
     if arguments.quick:
         image += ["--sizes", "tiny", "--repeats", "3", "--compile"]
-    scripts = [image] if arguments.device == "cuda" else [image, ["latency.py"], ["memory.py"]]
+        video += ["--objects", "1", "--repeats", "3", "--warm", "2"]
+    scripts = [image, video]
+    if arguments.device == "cpu":
+        scripts += [["latency.py"], ["memory.py"], *([] if arguments.quick else [["video_memory.py"]])]
     for number, (script, *options) in enumerate(scripts, 1):
         print(f"[{number} of {len(scripts)}] {script}", flush=True)
         command = [sys.executable, str(Path(__file__).parent / script), *options, "--write"]

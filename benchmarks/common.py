@@ -12,16 +12,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam2_jax import Sam2Model, released_config
+from sam2_jax import Sam2Model, Sam2VideoModel, released_config
 from sam2_jax.atomic import write_text
 from sam2_jax.checkpoint import names
+from sam2_jax.config import released_video_config
 
+Model = TypeVar("Model", Sam2Model, Sam2VideoModel)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 SIZES = ("tiny", "small", "base-plus", "large")
 HEAD = """# Results
@@ -56,22 +58,30 @@ def random_model(size: str, image_size: int = 1024) -> Sam2Model:
     return Sam2Model(config)
 
 
-def in_bfloat16(model: Sam2Model) -> Sam2Model:
+def random_video_model(size: str, image_size: int = 1024) -> Sam2VideoModel:
+    """A released size of the video model with random weights."""
+    config = released_video_config(f"facebook/sam2.1-hiera-{size}")
+    return Sam2VideoModel(config.with_image_size(image_size))
+
+
+def in_bfloat16(model: Model) -> Model:
     """The same model with parameters and computation in bfloat16; the Fourier matrix stays float32."""
     kept = model.params["shared_image_embedding"]
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), dict(model.params)) | {
         "shared_image_embedding": kept
     }
-    return Sam2Model(model.config, params, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    return type(model)(model.config, params, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
 
 
-def reference_model(model: Sam2Model, device: str) -> Any:
+def reference_model(model: Sam2Model | Sam2VideoModel, device: str) -> Any:
     """transformers' model with the same weights, float32, on a device."""
     import torch
     import transformers
 
+    kind = "Sam2Video" if isinstance(model, Sam2VideoModel) else "Sam2"
     config = {key: value for key, value in model.config.to_dict().items() if key != "model_type"}
-    reference = transformers.Sam2Model(transformers.Sam2Config(**config)).eval()
+    made, described = (getattr(transformers, f"{kind}{part}") for part in ("Model", "Config"))
+    reference = made(described(**config)).eval()
     flat = {name: np.array(value) for name, value in names.flatten(model.params).items()}
     reference.load_state_dict({name: torch.from_numpy(t) for name, t in names.to_torch(flat).items()})
     return reference.to(device)

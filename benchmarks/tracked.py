@@ -1,0 +1,59 @@
+"""A clip tracked frame by frame, by either side: the steps that video.py and video_memory.py measure.
+
+Imports neither JAX nor torch before a side is asked for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# More than a run has; the frames are all one array.
+_FRAMES = 10_000
+
+Points = list[tuple[float, float]]
+
+
+def clicks(objects: int, side: int) -> Points:
+    """A click for each object, spread over the frame."""
+    rng = np.random.default_rng(0)
+    return [(float(x), float(y)) for x, y in rng.uniform(0, side, (objects, 2))]
+
+
+def our_step(model: Any, frame: np.ndarray, points: Points) -> Callable[[], Any]:
+    """Track the next frame, uint8 [H, W, 3], of a stream whose first was prompted."""
+    session = model.video(None)
+    session.add_frame(frame)
+    for i, point in enumerate(points):
+        session.prompt(0, i, [point])
+    session.step()
+    return lambda: session.step(frame)
+
+
+def their_step(
+    reference: Any,
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+    frame: np.ndarray,
+    points: Points,
+    device: str,
+) -> Callable[[], Any]:
+    """The same with transformers, whose frames are pixels already; wrap: how its functions are run."""
+    import torch
+    from transformers.models.sam2_video import modeling_sam2_video as modeling
+
+    pixels = torch.from_numpy(frame.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1)
+    session: Any = modeling.Sam2VideoInferenceSession
+    session = session(
+        pixels[None].expand(_FRAMES, *pixels.shape), *frame.shape[:2], device, device, device, torch.float32
+    )
+    for i, point in enumerate(points):
+        click = {
+            "point_coords": torch.tensor([[[list(point)]]], device=device),
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32, device=device),
+        }
+        session.add_point_inputs(session.obj_id_to_idx(i), 0, click)
+    session.obj_with_new_inputs = list(range(len(points)))
+    run = wrap(lambda t: reference(session, frame_idx=t))
+    frames = iter(range(_FRAMES))
+    run(next(frames))
+    return lambda: run(next(frames)).pred_masks.cpu()

@@ -1,0 +1,87 @@
+"""How much memory does a long clip take, beside transformers? Each session in a fresh process.
+
+python benchmarks/video_memory.py --write
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+from benchmarks.children import peak_memory, run_json
+from benchmarks.tracked import clicks, our_step, their_step
+
+SIDES = ("ours", "torch")
+# Peaks are read after so many frames.
+MARKS = (10, 50, 200, 1000)
+
+
+def child(side: str, folder: str, image_size: int, frames: int) -> dict[str, float]:
+    """Track one object through a stream; the memory this process peaked at after each of the marks, in MB."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (image_size, image_size, 3), np.uint8)
+    step = {"ours": _ours, "torch": _torch}[side](folder, frame)
+    found = {}
+    for t in range(1, frames + 1):
+        step()
+        if t in MARKS:
+            found[str(t)] = peak_memory()
+    return found
+
+
+def _ours(folder: str, frame: np.ndarray) -> Callable[[], Any]:
+    from sam2_jax import Sam2VideoModel
+
+    return our_step(Sam2VideoModel.from_pretrained(folder), frame, clicks(1, len(frame)))
+
+
+def _torch(folder: str, frame: np.ndarray) -> Callable[[], Any]:
+    import torch
+    from transformers import Sam2VideoModel
+
+    model = Sam2VideoModel.from_pretrained(folder).eval()
+    return their_step(model, torch.inference_mode(), frame, clicks(1, len(frame)), "cpu")
+
+
+def main() -> None:
+    """Measure, print the table, and with --write put it into RESULTS.md."""
+    from benchmarks.common import parser, random_video_model, report, setting, table
+
+    options = parser(__doc__, image_size=False)
+    options.add_argument("--size", default="tiny")
+    options.add_argument("--image-size", type=int, default=512)
+    options.add_argument("--frames", type=int, default=200, help="transformers'; ours goes on to --ours")
+    options.add_argument("--ours", type=int, default=1000)
+    arguments = options.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        random_video_model(arguments.size, arguments.image_size).save_pretrained(
+            folder, layout="transformers"
+        )
+        for side, label, frames in (
+            ("ours", "sam2_jax fp32", arguments.ours),
+            ("torch", "transformers fp32", arguments.frames),
+        ):
+            found = run_json([__file__, side, folder, str(arguments.image_size), str(frames)])
+            rows.append([label, *(f"{found[str(t)]:.0f}" if str(t) in found else "-" for t in MARKS)])
+    head = ["peak memory, MB, after frames", *map(str, MARKS)]
+    text = (
+        f"## Video memory\n\n`python benchmarks/video_memory.py --write`: resident memory at most, "
+        f"hiera-{arguments.size} at {arguments.image_size} x {arguments.image_size}, one object through a "
+        f"stream. {setting()}.\n\n{table(head, rows)}"
+    )
+    report("video memory", text, arguments.write)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in SIDES:
+        side, folder, image_size, frames = sys.argv[1:]
+        print(json.dumps(child(side, folder, int(image_size), int(frames))))
+    else:
+        main()
