@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sam2_jax.processing.photo_prompts import Box, Point
-from sam2_jax.video.plan import Roles, Rules, Slots, roles
+from sam2_jax.video.plan import Roles, Slots
+from sam2_jax.video.policies.released import ReleasedMemory
 
 
 class Output(NamedTuple):
@@ -48,6 +49,7 @@ class VideoObject:
     id: Hashable
     index: int
     slots: Slots
+    policy: ReleasedMemory
     keep: int | None = None
     conditioning: dict[int, Output] = field(default_factory=dict)
     ordinary: dict[int, Output] = field(default_factory=dict)
@@ -71,16 +73,14 @@ class VideoObject:
         """Whether there is nothing to track: no prompts, or all of them cleared."""
         return not self.conditioning
 
-    def roles(
-        self, t: int, direction: int, rules: Rules, also: int | None = None, *, is_own_seen: bool = False
-    ) -> Roles:
+    def roles(self, t: int, direction: int, also: int | None = None, *, is_own_seen: bool = False) -> Roles:
         """What frame t attends to. also: a frame that counts as tracked already.
 
         is_own_seen: a conditioning frame attends to its own memory.
         """
         conditioning = [f for f in self.conditioning if f != t or is_own_seen]
         ordinary = {*self.ordinary, *self.slots.frames} | ({also} if also is not None else set())
-        return roles(t, direction, conditioning, ordinary, rules)
+        return self.policy.roles(t, direction, conditioning, ordinary)
 
     def add_ordinary(self, t: int, output: Output) -> None:
         """Keep the result of a frame, the newest last, and forget the oldest beyond `keep`."""
@@ -90,6 +90,7 @@ class VideoObject:
             loose = [f for f in self.ordinary if f not in self.fixed]
             for f in loose[: max(len(loose) - self.keep, 0)]:
                 del self.ordinary[f]
+            self.policy.keep_only({*self.ordinary, *self.slots.frames})
 
     def settle(self, t: int, output: Output, *, is_conditioning: bool) -> None:
         """Make the result of prompts, its memory included, one that other frames see."""

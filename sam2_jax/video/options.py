@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from sam2_jax.checks import read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.processing.inputs import Size, read_sizes
-from sam2_jax.video.plan import NOT_LIMITED, LatestFrames, Rules
+from sam2_jax.video.plan import NOT_LIMITED, Rules
+from sam2_jax.video.policies import POLICIES
 
 POINTER_SPANS = ("clip", "stream")
 COMPATIBLE = (None, "meta", "meta_legacy")
@@ -28,6 +29,8 @@ class VideoOptions:
     memory_temporal_stride: of older frames take every so manieth as memory.
     pointer_span: distances of pointers are divided by the length of a "clip" of less than 16 frames, or as in
     a "stream" of unknown length; None: whichever the source is.
+    memory: which frames become memories: "released", as trained, or a policy that was published since and
+    needs no training, "selected" (see `sam2_jax.video.policies`).
     compat: do as Meta's code does where it is not what the network was trained for. "meta": further prompts
     on a conditioning frame that was tracked past see that frame's own memory. "meta_legacy", its predictor of
     July 2024: besides, prompts on a tracked frame leave it an ordinary frame.
@@ -39,6 +42,7 @@ class VideoOptions:
     max_cond_frame_num: int | None = None
     memory_temporal_stride: int = 1
     pointer_span: str | None = None
+    memory: str = "released"
     compat: str | None = None
 
     def checked(self) -> Self:
@@ -46,6 +50,7 @@ class VideoOptions:
         self.window(is_stream=False)
         for name, value, known in (
             ("pointer_span", self.pointer_span, (None, *POINTER_SPANS)),
+            ("memory", self.memory, tuple(POLICIES)),
             ("compat", self.compat, COMPATIBLE),
         ):
             if value not in known:
@@ -61,6 +66,11 @@ class VideoOptions:
         if memory_dtype not in (jnp.float32, jnp.bfloat16):
             raise ValueError(f"memory_dtype must be float32 or bfloat16; got {shown(self.memory_dtype)}")
         stride = read_whole("memory_temporal_stride", self.memory_temporal_stride, 1, 2**20)
+        if self.memory != "released" and stride != 1:
+            raise ValueError(
+                f'memory_temporal_stride must be 1 with memory="{self.memory}", which chooses frames itself; '
+                f"got {stride}"
+            )
         return replace(
             self,
             size=size,
@@ -91,5 +101,5 @@ class VideoOptions:
             num_maskmem=config.num_maskmem,
             max_pointers=most if span == "stream" or frames is None else min(frames, most),
             max_cond_frame_num=limit,
-            selection=LatestFrames(self.memory_temporal_stride),
+            stride=self.memory_temporal_stride,
         )

@@ -8,9 +8,10 @@ Source: Ravi et al. 2024, SAM 2 (arXiv:2408.00714), section 4, memory bank; the 
 the released weights were trained with, as Meta's predictor has them.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,47 +28,31 @@ class Roles(NamedTuple):
     pointers: tuple[Role, ...]
 
 
-class Selection(Protocol):
-    """Which ordinary frames become recent memories."""
-
-    def recent(self, t: int, direction: int, count: int, usable: Collection[int]) -> list[Role]:
-        """At most `count` (frame, row) of the usable frames for frame t, the nearest first."""
-
-
-@dataclass(frozen=True)
-class LatestFrames:
-    """The released rule: the frames right before t in tracking order, a gap among them staying one.
-
-    stride: behind the nearest frame take those that are multiples of it only, which reach further back
-    (Meta's memory_temporal_stride_for_eval).
-    """
-
-    stride: int = 1
-
-    def recent(self, t: int, direction: int, count: int, usable: Collection[int]) -> list[Role]:
-        """The frames of `window` that are usable; the row is the rank less one."""
-        return [(f, row) for row, f in enumerate(self.window(t, direction, count)) if f in usable]
-
-    def window(self, t: int, direction: int, count: int) -> Iterator[int]:
-        """The frames of rank 1 to count."""
-        stride = self.stride
-        first = (t - 2) // stride * stride if direction > 0 else -(-(t + 2) // stride) * stride
-        if count > 0:
-            yield t - direction
-        yield from (first - direction * k * stride for k in range(count - 1))
-
-
 @dataclass(frozen=True)
 class Rules:
     """How many memories there are. Names as in `Sam2VideoConfig`.
 
     max_pointers: pointers reach max_pointers - 1 frames back, and their distances are divided by that.
+    stride: behind the nearest frame take those that are multiples of it only, which reach further back
+    (Meta's memory_temporal_stride_for_eval).
     """
 
     num_maskmem: int = 7
     max_pointers: int = 16
     max_cond_frame_num: int = NOT_LIMITED
-    selection: Selection = field(default_factory=LatestFrames)
+    stride: int = 1
+
+
+def window(t: int, direction: int, count: int, stride: int = 1) -> list[int]:
+    """The frames of rank 1 to count before t, in tracking order."""
+    first = (t - 2) // stride * stride if direction > 0 else -(-(t + 2) // stride) * stride
+    return [t - direction, *(first - direction * k * stride for k in range(count - 1))][:count]
+
+
+def nearest_behind(t: int, direction: int, count: int, frames: Collection[int]) -> list[Role]:
+    """Of frames before t, in tracking order, the nearest; the row is the rank less one, without gaps."""
+    behind = [f for f in frames if (t - f) * direction > 0]
+    return [(f, row) for row, f in enumerate(nsmallest(count, behind, key=lambda f: abs(t - f)))]
 
 
 def select_conditioning(t: int, direction: int, frames: Sequence[int], limit: int) -> list[int]:
@@ -90,19 +75,29 @@ def select_conditioning(t: int, direction: int, frames: Sequence[int], limit: in
 
 
 def roles(
-    t: int, direction: int, conditioning: Sequence[int], ordinary: Collection[int], rules: Rules
+    t: int,
+    direction: int,
+    conditioning: Sequence[int],
+    ordinary: Collection[int],
+    rules: Rules,
+    worthy: Collection[int] | None = None,
 ) -> Roles:
     """What frame t of an object attends to, of its conditioning frames (as prompted) and ordinary ones.
 
     Conditioning frames that are not selected count as ordinary. Selected ones, past or future, have the last
-    row; their pointers are used from the past only, at any distance. Ordinary pointers are those of the
-    max_pointers - 1 frames behind t.
+    row; their pointers are used from the past only, at any distance. Recent memories are those of the frames
+    right before t, a gap among them staying one; or, if any are said to be worthy, of the nearest of those,
+    close up. Ordinary pointers are those of the max_pointers - 1 frames behind t.
     """
     selected = select_conditioning(t, direction, conditioning, rules.max_cond_frame_num)
     usable = (set(ordinary) | set(conditioning)) - set(selected) - {t}
     recent = rules.num_maskmem - 1
     spatial = [(f, recent) for f in selected]
-    spatial += rules.selection.recent(t, direction, recent, usable)
+    if worthy is None:
+        before = enumerate(window(t, direction, recent, rules.stride))
+        spatial += [(f, row) for row, f in before if f in usable]
+    else:
+        spatial += nearest_behind(t, direction, recent, usable & set(worthy))
     pointers = [(f, (t - f) * direction) for f in selected if (t - f) * direction >= 0]
     behind = ((t - direction * d, d) for d in range(1, rules.max_pointers))
     return Roles(tuple(spatial), tuple(pointers + [(f, d) for f, d in behind if f in usable]))

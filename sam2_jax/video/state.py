@@ -16,6 +16,7 @@ from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.model.memory_bank import Plan, VideoState
 from sam2_jax.video.objects import Output, VideoObject
 from sam2_jax.video.plan import EMPTY, Layout, Roles, Rules, Slots, free_slot
+from sam2_jax.video.policies.released import ReleasedMemory
 
 
 def bucket(count: int) -> int:
@@ -76,12 +77,12 @@ class Memories:
         """How many objects there is room for."""
         return len(self._objects)
 
-    def add(self, id_: Any, keep: int | None) -> VideoObject:
+    def add(self, id_: Any, policy: ReleasedMemory, keep: int | None) -> VideoObject:
         """Make room for an object."""
         if None not in self._objects:
             self._grow(2 * len(self._objects), self._conditioning)
         index = self._objects.index(None)
-        found = VideoObject(id_, index, self._no_slots(), keep)
+        found = VideoObject(id_, index, self._no_slots(), policy, keep)
         self._objects[index] = found
         return found
 
@@ -183,7 +184,7 @@ class Memories:
         """
         for each in objects:
             each.slots.forget(t)
-        wanted = [(each, each.roles(t, direction, self._rules)) for each in objects]
+        wanted = [(each, each.roles(t, direction)) for each in objects]
         for each, roles in wanted:
             self.load(each, roles)
         writes = [self._slots_to_write(each, t, direction) for each in objects]
@@ -201,7 +202,7 @@ class Memories:
 
     def _slots_to_write(self, object_: VideoObject, t: int, direction: int) -> tuple[int, int]:
         """Slots for the memory and the pointer of frame t, which the frame after it does not need."""
-        following = object_.roles(t + direction, direction, self._rules, also=t)
+        following = object_.roles(t + direction, direction, also=t)
         held = (object_.slots.memories, following.spatial), (object_.slots.pointers, following.pointers)
         memory, pointer = (free_slot(slots, dict(part)) for slots, part in held)
         return memory, pointer

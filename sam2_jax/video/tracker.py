@@ -22,6 +22,7 @@ from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.video.frames import Frames
 from sam2_jax.video.objects import FramePrompts, Output, VideoObject
 from sam2_jax.video.options import VideoOptions
+from sam2_jax.video.policies import POLICIES
 from sam2_jax.video.prompts import read_mask
 from sam2_jax.video.results import ABSENT_LOGIT, ABSENT_SCORE, FrameMasks
 from sam2_jax.video.state import Memories
@@ -239,7 +240,8 @@ class VideoTracker:
         rules = self._rules
         # So far back reach the memories of the frame that was tracked last.
         reach = max(rules.num_maskmem - 1, rules.max_pointers - 1) + 1
-        found = self._memories.add(object_id, self._window and max(self._window, reach))
+        policy = POLICIES[self.options.memory](rules)
+        found = self._memories.add(object_id, policy, self._window and max(self._window, reach))
         self._objects[object_id] = found
         return found
 
@@ -298,7 +300,7 @@ class VideoTracker:
 
     def _condition(self, object_: VideoObject, t: int, direction: int, features: FrameFeatures) -> Any:
         """Features of a frame conditioned on the memories of an object, None if there are none."""
-        roles = object_.roles(t, direction, self._rules, is_own_seen=self.options.compat is not None)
+        roles = object_.roles(t, direction, is_own_seen=self.options.compat is not None)
         if not roles.spatial:
             return None
         self._memories.load(object_, roles)
@@ -335,6 +337,7 @@ class VideoTracker:
                 # A copy: an object's own memory and not all that were computed with it.
                 memory = memories[each.index].copy()
                 output = outputs[each.index]._replace(memory=memory, direction=direction)
+                each.policy.saw(t, output.low, output.score, output.iou)
                 each.add_ordinary(t, output)
         for each in objects:
             each.passed(t, direction)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sam2_jax.video.plan import LatestFrames, Roles, Rules, Slots, free_slot, roles, select_conditioning
+from sam2_jax.video.plan import Roles, Rules, Slots, free_slot, roles, select_conditioning
 
 RULES = Rules()
 FORWARD, BACKWARD = 1, -1
@@ -83,12 +83,20 @@ def test_unselected_conditioning_frames_count_as_ordinary() -> None:
 
 
 def test_a_stride_reaches_further_back() -> None:
-    rules = Rules(selection=LatestFrames(2))
+    rules = Rules(stride=2)
     ahead = roles(12, FORWARD, [0], range(1, 12), rules)
     assert ahead.spatial == ((0, 6), (11, 0), (10, 1), (8, 2), (6, 3), (4, 4), (2, 5))
     back = roles(3, BACKWARD, [15], range(4, 15), rules)
     assert back.spatial == ((15, 6), (4, 0), (6, 1), (8, 2), (10, 3), (12, 4), (14, 5))
     assert ahead.pointers == roles(12, FORWARD, [0], range(1, 12), RULES).pointers
+
+
+def test_worthy_frames_close_up() -> None:
+    found = roles(9, FORWARD, [0], range(1, 9), RULES, worthy=[8, 5, 4, 1])
+    assert found.spatial == ((0, 6), (8, 0), (5, 1), (4, 2), (1, 3))
+    assert found.pointers == roles(9, FORWARD, [0], range(1, 9), RULES).pointers
+    back = roles(9, BACKWARD, [20], range(10, 20), RULES, worthy=[3, 12, 14, *range(15, 20)])
+    assert back.spatial == ((20, 6), (12, 0), (14, 1), (15, 2), (16, 3), (17, 4), (18, 5))
 
 
 def test_a_frame_never_attends_to_itself() -> None:
@@ -106,7 +114,7 @@ def random_object(rng: np.random.Generator, frames: int) -> tuple[list[int], set
 def test_what_holds_for_all_plans() -> None:
     rng = np.random.default_rng(0)
     for limit, stride, direction in product((-1, 1, 2, 4), (1, 2, 3), (FORWARD, BACKWARD)):
-        rules = Rules(max_cond_frame_num=limit, selection=LatestFrames(stride))
+        rules = Rules(max_cond_frame_num=limit, stride=stride)
         for _ in range(20):
             conditioning, ordinary = random_object(rng, 40)
             t = int(rng.integers(40))
@@ -143,7 +151,7 @@ def test_the_order_of_prompts_changes_nothing_without_a_limit() -> None:
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("direction", [FORWARD, BACKWARD])
 def test_in_consecutive_frames_all_that_is_wanted_is_still_in_its_slot(direction: int, stride: int) -> None:
-    rules = Rules(selection=LatestFrames(stride))
+    rules = Rules(stride=stride)
     prompts = {0: 0, 13: 1, 30: 2} if direction == FORWARD else {59: 0, 41: 1}
     slots = Slots.empty(4, rules, 15)
     conditioning, ordinary = list(prompts), set()

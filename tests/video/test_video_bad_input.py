@@ -76,6 +76,8 @@ def test_prompts_that_cannot_be_meant(prompt: dict[str, Any], message: str) -> N
         ({"memory_dtype": "float16"}, "memory_dtype must be float32 or bfloat16"),
         ({"memory_dtype": "soft"}, "memory_dtype must be float32 or bfloat16"),
         ({"pointer_span": "all"}, "pointer_span must be one of"),
+        ({"memory": "good"}, "memory must be one of"),
+        ({"memory": "selected", "memory_temporal_stride": 2}, "memory_temporal_stride must be 1 with memory"),
         ({"compat": "sam"}, "compat must be one of"),
         ({"max_cond_frame_num": 0}, "max_cond_frame_num must be -1 .* or at least 1"),
         ({"max_cond_frame_num": -2}, "max_cond_frame_num must be a whole number"),

@@ -1,0 +1,6 @@
+"""Which frames become memories: policies by name, without training; the first is the released one."""
+
+from sam2_jax.video.policies.released import ReleasedMemory
+from sam2_jax.video.policies.selected import SelectedMemory
+
+POLICIES: dict[str, type[ReleasedMemory]] = {"released": ReleasedMemory, "selected": SelectedMemory}
