@@ -150,3 +150,25 @@ def test_positions(network: Any) -> None:
                 network, lambda module, x: module.temporal_positional_encoding_projection_layer(x), sines
             )
             assert_close("features", "distances", projected, expected[f"pointer_positions_{largest}"])
+
+
+def test_bfloat16_follows_float32(network: Any) -> None:
+    """Computed in bfloat16 with float32 where the policy says so, all comes out within its rounding."""
+    module, params, expected = network
+    half = module.clone(dtype=jnp.bfloat16)
+    x, seen = expected["attention_7_16/x"], memories(expected, "attention_7_16")
+    features, masks = expected["encoder/features"][:1], expected["encoder/masks"][:1]
+
+    def both(module: Sam2Video, x: jax.Array, seen: Memories) -> Any:
+        encoder = module.memory_encoder
+        return attend(module, x, seen), encoder(encoder.project(features), masks)
+
+    for name, found, wanted in zip(
+        ("attention", "encoder"),
+        call((half, params, None), both, x, seen),
+        call(network, both, x, seen),
+        strict=True,
+    ):
+        assert found.dtype == jnp.bfloat16
+        error = np.linalg.norm(found.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+        assert error < 0.02, (name, error)

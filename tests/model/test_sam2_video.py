@@ -143,3 +143,44 @@ def test_a_clip_in_one_go_equals_its_frames(reference_dir: Path) -> None:
     np.testing.assert_allclose(
         found_state.memory.astype(jnp.float32), state.memory.astype(jnp.float32), atol=0.02
     )
+
+
+def test_bfloat16_gives_float32_logits_scores_and_pointers(reference_dir: Path) -> None:
+    clip = Clip(reference_dir, "click_float32_memory", jnp.bfloat16)
+    clip.pixels = clip.pixels[:2]
+    clip.spec["memory_dtype"] = "bfloat16"
+    state, found = clip.track()
+    assert state.memory.dtype == jnp.bfloat16
+    assert {x.dtype for x in (*found, state.pointer)} == {np.dtype(np.float32)}
+    assert clip.call("encode_frame", clip.pixels[:1]).coarse.dtype == jnp.bfloat16
+    expected = clip.expected["1/low"][:2]
+    assert np.linalg.norm(found.low - expected) < 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_an_object_with_nothing_to_see_disturbs_nobody(
+    reference_dir: Path, monkeypatch: pytest.MonkeyPatch, one_by_one: bool
+) -> None:
+    """One that is not tracked, with no valid slot: nothing of it is written, and the other is as alone."""
+    if one_by_one:
+        monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
+        monkeypatch.setattr(sam2_video, "_LARGE_MAP", 1)
+    clip = Clip(reference_dir, "two_objects")
+    features, state, plan = example(clip)
+    alone = (
+        jax.tree.map(lambda x: x[:1], state),
+        plan._replace(
+            **{name: getattr(plan, name)[:1] for name in plan._fields if np.ndim(getattr(plan, name))}
+        ),
+    )
+    dormant = plan._replace(
+        valid=plan.valid & [[True], [False]],
+        pointer_valid=plan.pointer_valid & [[True], [False]],
+        tracked=np.array([True, False]),
+    )
+    after, found = clip.call("track_step", features, state, dormant)
+    _, found_alone = clip.call("track_step", features, *alone)
+    close = partial(np.testing.assert_allclose, rtol=0, atol=1e-4)
+    jax.tree.map(lambda both, one: close(both[:1], one), found, found_alone)
+    jax.tree.map(lambda before, after: np.testing.assert_array_equal(before[1], after[1]), state, after)
+    assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in (*found, *after))
