@@ -26,14 +26,17 @@ Placing = Callable[[int], tuple[Sharding, Sharding]]
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled program. Bytes, and the network's FLOP, are those of each chip."""
+    """A compiled program. Bytes, and the network's FLOP, are those of each chip.
+
+    seconds: what compiling took, None where it did more than that.
+    """
 
     name: str
     text: str
     flops: float
     memory: int
     temporaries: int
-    seconds: float
+    seconds: float | None
 
 
 def options_of(description: str | None) -> argparse.ArgumentParser:
@@ -144,7 +147,13 @@ def merged(old: str, rows: list[list[str]]) -> list[list[str]]:
     lines = [line for line in old.splitlines() if line.startswith("|")][2:]
     before = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     of_this_table = [cells for cells in [*before, *rows] if len(cells) == len(rows[0])]
-    by_key = {tuple(cells[: len(KEY)]): cells for cells in of_this_table}
+    by_key: dict[tuple[str, ...], list[str]] = {}
+    for cells in of_this_table:
+        key = tuple(cells[: len(KEY)])
+        # A cell that was left open keeps what it was, if made of the same.
+        last = by_key.get(key, cells)
+        pairs = zip(cells, last if last[-1] == cells[-1] else cells, strict=True)
+        by_key[key] = [old if new == "-" else new for new, old in pairs]
 
     def place(cells: list[str]) -> tuple[Any, ...]:
         size, program, chip, chips, _ = cells[: len(KEY)]

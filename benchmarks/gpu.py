@@ -124,7 +124,7 @@ def row(key: list[str], program: Program, found: list[Launch]) -> list[str]:
         cycles.share(sum(count[kind] for kind in MOVING), count.total()),
         *(f"{moved.total() / 2**30:.2f}", f"{1e3 * moved.total() / BANDWIDTH:.2f}"),
         cycles.share(sum(moved[kind] for kind in MOVING), moved.total()),
-        *(f"{program.temporaries / 2**20:.1f}", f"{program.seconds:.0f}"),
+        *(f"{program.temporaries / 2**20:.1f}", f"{program.seconds or 0:.0f}"),
         made_of("jax-cuda13-pjrt", "jax"),
     ]
 

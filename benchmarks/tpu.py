@@ -5,6 +5,7 @@
     python benchmarks/tpu.py --image-size 256 --programs encoder --top 40
     python benchmarks/tpu.py --size large --chip v6e --label after --write
     python benchmarks/tpu.py --save /tmp/texts      # and later  --read /tmp/texts/*.txt  without compiling
+    python benchmarks/tpu.py --schedules            # of Pallas's kernels, which takes longer
 
 The compiler that comes with libtpu needs only a description of the chips. Three programs: the encoder for a
 batch, the encoder for one image (a first click waits for it), the decoder for many prompts of one image. On
@@ -24,16 +25,18 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from benchmarks import cycles
+from benchmarks import cycles, schedule
 from benchmarks.common import read_section, report, table
 from benchmarks.compiled import KEY, Program, checked, key_of, made_of, merged, options_of, programs
 from benchmarks.cycles import CHIPS, Chip, Profile, millions, share
@@ -68,7 +71,7 @@ def print_profile(name: str, found: Profile, chip: Chip, top: int) -> None:
     if kernels:
         print(f"Kernels: {millions(kernels)} M cycles more, modelled and not estimated by the compiler.")
     if found.unknown:
-        print(f"{found.unknown} kernels have no CostEstimate and are not counted.")
+        print(f"{found.unknown} kernels have neither schedule nor CostEstimate and are not counted.")
     alone = found.asynchronous * chip.clock / chip.bandwidth
     print(f"Copied beside it: {found.asynchronous / 2**20:.0f} MiB, {millions(alone)} M cycles if alone.\n")
     print(f"{cycles.by_part(found)}\n\n{cycles.dearest(found, top)}", flush=True)
@@ -91,7 +94,7 @@ def row(key: list[str], program: Program, found: Profile, chip: Chip) -> list[st
         *(share(found.cycles(*one), whole) for one in kinds),
         f"{program.temporaries / 2**20:.1f}",
         share(program.memory, chip.memory),
-        f"{program.seconds:.0f}",
+        "-" if program.seconds is None else f"{program.seconds:.0f}",
         made_of("libtpu", "jax"),
     ]
 
@@ -99,10 +102,11 @@ def row(key: list[str], program: Program, found: Profile, chip: Chip) -> list[st
 CAPTION = """## TPU, compiled without one
 
 `python benchmarks/tpu.py --write`: what the TPU's compiler says; nothing was run. Cycles are its estimate,
-loops multiplied out. Kernels of Pallas, to which it gives none, are modelled from their `CostEstimate`
-([`cycles.py`](cycles.py)); milliseconds and shares are of both together. Of peak: the FLOP that the network
-needs, as the reference computes it, of what the matrix units could do in that time. Copies, pads, broadcasts:
-instructions that do nothing else. On 4 chips images, or prompts, are divided; numbers are those of each."""
+loops multiplied out. Kernels of Pallas, to which it gives none, are modelled from their schedule, with
+`--schedules`, or from their `CostEstimate` alone ([`cycles.py`](cycles.py)); milliseconds and shares are of
+both together. Of peak: the FLOP that the network needs, as the reference computes it, of what the matrix
+units could do in that time. Copies, pads, broadcasts: instructions that do nothing else. On 4 chips images,
+or prompts, are divided; numbers are those of each."""
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Sam2Config]:
@@ -111,6 +115,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Sam2Config]:
     options.add_argument("--chip", default="v5e", choices=CHIPS, help="generation (default v5e)")
     options.add_argument("--chips", type=int, default=1, choices=[1, 4], help="default 1")
     options.add_argument("--top", type=int, default=20, help="instructions to list (default 20)")
+    options.add_argument("--schedules", action="store_true", help="ask for schedules; compiling is not timed")
     options.add_argument("--read", type=Path, nargs="+", help="profile saved texts, compile nothing")
     arguments = options.parse_args(argv)
     config = checked(options, arguments, arguments.chips)
@@ -133,11 +138,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     rows = []
     chips = arguments.chips
-    for program in programs(config, arguments, "tpu", partial(shardings, chip, chips), chips):
-        key = key_of(program, arguments, chip.name, chips)
-        found = cycles.profile(program.text, chip)
-        print_profile(", ".join(key), found, chip, arguments.top)
-        rows.append(row(key, program, found, chip))
+    with TemporaryDirectory() as folder:
+        if arguments.schedules:
+            asked = schedule.arguments(Path(folder))
+            os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {asked}"
+        for program in programs(config, arguments, "tpu", partial(shardings, chip, chips), chips):
+            if arguments.schedules:
+                text = cycles.with_schedules(program.text, schedule.collect(Path(folder)))
+                program = replace(program, text=text, seconds=None)
+            key = key_of(program, arguments, chip.name, chips)
+            found = cycles.profile(program.text, chip)
+            print_profile(", ".join(key), found, chip, arguments.top)
+            rows.append(row(key, program, found, chip))
     lines = merged(read_section("tpu"), rows) if arguments.write else rows
     report("tpu", f"{CAPTION}\n\n{table(HEAD, lines)}", arguments.write)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.cycles import CHIPS, COPIES, KERNELS, KINDS, Chip, by_part, dearest, profile
+from benchmarks.cycles import CHIPS, COPIES, KERNELS, KINDS, Chip, by_part, dearest, profile, with_schedules
 
 V5E = CHIPS["v5e"]
 KERNEL = (
@@ -81,6 +81,14 @@ def test_kernels_are_modelled_apart_from_the_estimate() -> None:
     assert found.estimated == 1400
     assert found.cycles() == 1400 + 50 + 59 + 1000
     assert found.unknown == 1  # the one that says nothing of its cost
+
+
+def test_a_kernel_takes_at_least_its_schedule() -> None:
+    text = program(COST.format(131072 * 50, 0, 0), COST.format(131072 * 50, 0, 0), "")
+    found = profile(with_schedules(text, {"kernel.0": 70, "kernel.1": 20, "kernel.2": 9, "s": 1000}), V5E)
+    kernels = {line.instruction.name: line.cycles for line in found.lines if line.kind == KERNELS}
+    assert kernels == {"kernel.0": 70, "kernel.1": 50, "kernel.2": 9}
+    assert (found.estimated, found.unknown) == (1400, 0)
 
 
 @pytest.mark.parametrize(("chip", "peak"), [(V5E, 197e12), (CHIPS["v6e"], 918e12)])

@@ -55,6 +55,13 @@ def test_lines_of_other_labels_sizes_and_chips_stay() -> None:
     ]
 
 
+def test_what_a_line_leaves_open_stays_if_it_is_made_of_the_same() -> None:
+    old = table(tpu.HEAD, [line("a", **{"compiling, s": "40"}), line("b", **{"compiling, s": "50"})])
+    new = [line("a", ms="7", **{"compiling, s": "-"}), line("b", **{"compiling, s": "-", "made of": "2"})]
+    column = tpu.HEAD.index("compiling, s")
+    assert [cells[column] for cells in merged(old, new)] == ["40", "-"]
+
+
 def test_a_saved_text_is_profiled_without_libtpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a_copy.txt"
     path.write_text(KERNEL_FREE)
@@ -131,6 +138,38 @@ def test_the_rounds_of_a_compiled_loop_are_counted(python: str, chip: str) -> No
     assert a_round > 0
     assert long - middle == 5 * a_round
     assert short - 3 * a_round > 0  # the product outside
+
+
+SCHEDULE = """
+import os, sys
+from pathlib import Path
+from benchmarks import cycles, schedule, tpu
+from benchmarks.compiled import compile_program
+import jax, jax.numpy as jnp
+from jax.experimental import pallas as pl
+folder = Path(sys.argv[1])
+os.environ["LIBTPU_INIT_ARGS"] = schedule.arguments(folder)
+x = jax.ShapeDtypeStruct((8192, 1024), jnp.float32)
+block = pl.BlockSpec((512, 1024), lambda i: (i, 0))
+def kernel(x, y):
+    y[...] = jnp.exp(x[...])
+call = pl.pallas_call(kernel, out_shape=x, grid=16, in_specs=[block], out_specs=block, name="exponentials")
+chip = cycles.CHIPS["v5e"]
+program = compile_program("kernel", 0, call, [], [x], "tpu", tpu.shardings(chip, 1, 0))
+text = cycles.with_schedules(program.text, schedule.collect(folder))
+for text in (program.text, text):
+    found = cycles.profile(text, chip)
+    print(found.unknown, found.estimated, found.cycles(cycles.KERNELS))
+"""
+
+
+@pytest.mark.slow
+def test_the_schedule_of_a_kernel_is_found(python: str, tmp_path: Path) -> None:
+    without, with_it = (line.split() for line in run(python, "-c", SCHEDULE, str(tmp_path)).splitlines())
+    assert [float(x) for x in without] == [1, 0, 0]
+    assert [float(x) for x in with_it[:2]] == [0, 0]
+    # One register of exponentials in a cycle, and a little around each of the 16 steps.
+    assert 8192 <= float(with_it[2]) < 1.15 * 8192
 
 
 @pytest.mark.slow
