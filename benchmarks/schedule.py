@@ -1,4 +1,4 @@
-"""How long a kernel's schedule is, by the bundles of instructions that the TPU's compiler made of it.
+"""How long a Pallas kernel's schedule is, by the bundles of instructions that the compiler made of it.
 
 libtpu, told so, writes down the schedule of everything that it compiles. A bundle is what a chip does in one
 cycle, if nothing keeps it waiting. In loops, kernels' grids among them, it is what one round takes. What is
@@ -95,5 +95,5 @@ def _rounds(text: str, test: str | None) -> int | None:
     if carried[2] != counter and not re.search(rf"{carried[2]} = smov {_CONDITION}{counter}\b", text):
         return None
     rounds = -(-(end - int(start[1])) // int(step[1]))
-    # A grid's loop has two more rounds, to load before the first step and to store after the last.
+    # The loop over a grid has two more rounds, to load before the first step and to store after the last.
     return max(rounds - 2, 1) if "iteration index, stage" in carried[3] else rounds
