@@ -57,7 +57,9 @@ class Plan(NamedTuple):
     float32 [P, m] of each of the first m pointer slots, its signed distance in frames divided by the largest;
     pointer_valid: bool [P, m]. tracked: bool [P], objects to be computed and written. conditioning: bool [P],
     objects of which this is a conditioning frame, in conditioning_slot, int32 [P], of 0 ... K - 1. ring and
-    pointer_ring: int32 [], where the ring is written, of 0 ... R - 1 and 0 ... Q - 1.
+    pointer_ring: int32 [] or [P], where the ring is written, of 0 ... R - 1 and 0 ... Q - 1. expected: None,
+    or boxes float32 [P, 4], (x0, y0, x1, y1) in pixels of mask logits, in which objects are expected, and how
+    much that counts beside the predicted IoU when a mask is chosen, float32 [P], 0 to 1.
     """
 
     row: Any
@@ -69,6 +71,7 @@ class Plan(NamedTuple):
     conditioning_slot: Any
     ring: Any
     pointer_ring: Any
+    expected: tuple[Any, Any] | None = None
 
 
 class FrameOutput(NamedTuple):

@@ -127,7 +127,7 @@ class Sam2Video(Sam2):
         if conditioned is None:
             conditioned = features.coarse + self.no_memory_embedding[None].astype(self.dtype)
             conditioned = jnp.broadcast_to(conditioned, (points.shape[0], *conditioned.shape[1:]))
-        return self._decode(features, conditioned, points, labels, mask, multimask)
+        return self._decode(features, conditioned, points, labels, mask, multimask)[0]
 
     @for_each_platform
     def mask_step(self, features: FrameFeatures, mask: jax.Array) -> FrameOutput:
@@ -141,7 +141,9 @@ class Sam2Video(Sam2):
         low = jax.image.resize(logits, (objects, height // 4, width // 4), "bilinear", antialias=True)
         prompt = self.mask_downsample(mask[..., None])[..., 0]
         conditioned = jnp.broadcast_to(features.coarse, (objects, *features.coarse.shape[1:]))
-        pointer = self._decode(features, conditioned, *_no_points(objects), prompt, multimask=False).pointer
+        pointer = self._decode(features, conditioned, *_no_points(objects), prompt, multimask=False)[
+            0
+        ].pointer
         is_there = (mask > 0).any(axis=(1, 2))
         return FrameOutput(
             low=low,
@@ -169,8 +171,21 @@ class Sam2Video(Sam2):
 
         Of the others nothing is written. The output of a conditioning frame is what was stored of it.
         """
-        seen = _seen(state, plan), jnp.asarray(plan.tracked)
-        output, memory = self._object_by_object(Sam2Video._track, features, seen)
+        return self._track_step(features, state, plan, with_candidates=False)[:2]
+
+    @for_each_platform
+    def track_step_with_candidates(
+        self, features: FrameFeatures, state: VideoState, plan: Plan
+    ) -> tuple[VideoState, FrameOutput, jax.Array]:
+        """As `track_step`, and the logits of all masks there were to choose from, [P, M, 4 h, 4 w]."""
+        return self._track_step(features, state, plan, with_candidates=True)
+
+    def _track_step(
+        self, features: FrameFeatures, state: VideoState, plan: Plan, with_candidates: bool
+    ) -> tuple[VideoState, FrameOutput, Any]:
+        seen = _seen(state, plan), jnp.asarray(plan.tracked), plan.expected
+        track = partial(Sam2Video._track, with_candidates=with_candidates)
+        output, memory, candidates = self._object_by_object(track, features, seen)
         stored = conditioning_output(state, plan.conditioning_slot)
         state = store_ring(state, plan.ring, plan.pointer_ring, plan.tracked, output, memory)
 
@@ -178,7 +193,7 @@ class Sam2Video(Sam2):
             is_stored = jnp.asarray(plan.conditioning).reshape(-1, *(1,) * (new.ndim - 1))
             return jnp.where(is_stored, stored, new)
 
-        return state, jax.tree.map(choose, stored, output)
+        return state, jax.tree.map(choose, stored, output), candidates
 
     @for_each_platform
     def track_clip(
@@ -251,8 +266,12 @@ class Sam2Video(Sam2):
         labels: jax.Array,
         mask: jax.Array | None,
         multimask: bool,
-    ) -> FrameOutput:
-        """Predict the masks of P objects, each with coarsest features of its own, [P, h, w, C]."""
+        expected: tuple[jax.Array, jax.Array] | None = None,
+    ) -> tuple[FrameOutput, jax.Array]:
+        """Predict the masks of P objects, each with coarsest features of its own, [P, h, w, C].
+
+        Returns the logits of all masks there were to choose from too, [P, M, 4 h, 4 w].
+        """
         height, width = conditioned.shape[1:3]
         masks = None if mask is None else mask[None]
         sparse, token_mask, dense = self.encode_prompts(points[None], labels[None], masks, (height, width))
@@ -266,7 +285,11 @@ class Sam2Video(Sam2):
             multimask_output=multimask,
         )
         masks, ious, tokens, scores = self.mask_decoder.select(prediction, multimask)
-        best = ious[0].argmax(axis=-1)
+        merit = ious[0]
+        if expected is not None:
+            boxes, weight = expected
+            merit = weight[:, None] * overlaps(masks[0] > 0, boxes) + (1 - weight[:, None]) * merit
+        best = merit.argmax(axis=-1)
         low, iou, token = (
             jax.vmap(lambda own, i: jax.lax.dynamic_index_in_dim(own, i, keepdims=False))(x[0], best)
             for x in (masks, ious, tokens)
@@ -274,12 +297,13 @@ class Sam2Video(Sam2):
         score = scores[0, :, 0]
         is_there = score > 0
         pointer = self.object_pointer_proj(token).astype(jnp.float32)
-        return FrameOutput(
+        output = FrameOutput(
             low=jnp.where(is_there[:, None, None], low, NO_MASK),
             pointer=jnp.where(is_there[:, None], pointer, self._no_object_pointer()),
             score=score,
             iou=iou,
         )
+        return output, masks[0]
 
     def _no_object_pointer(self) -> jax.Array:
         return self.no_object_pointer.astype(jnp.float32)
@@ -297,27 +321,31 @@ class Sam2Video(Sam2):
             memory = memory + jnp.where(score[:, None, None, None] > 0, 0.0, embedding)
         return memory.reshape(objects, -1, memory.shape[-1])
 
-    def _track(self, of_objects: tuple["_Seen", jax.Array], features: FrameFeatures) -> Any:
+    def _track(
+        self, of_objects: tuple["_Seen", jax.Array, Any], features: FrameFeatures, with_candidates: bool
+    ) -> Any:
         """Output and memory of objects; a single one, as a CPU takes them, only if it is to be tracked."""
-        seen, is_tracked = of_objects
+        seen, is_tracked, expected = of_objects
+        track = partial(Sam2Video._track_all, features=features, with_candidates=with_candidates)
         if is_tracked.shape != (1,) or not on_cpu():
-            return self._track_all(seen, features)
-        track = partial(Sam2Video._track_all, features=features)
-        like = jax.eval_shape(partial(track, self), seen)
+            return track(self, seen, expected)
+        like = jax.eval_shape(partial(track, self), seen, expected)
 
-        def leave(module: Sam2Video, seen: _Seen) -> Any:
+        def leave(module: Sam2Video, seen: _Seen, expected: Any) -> Any:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
-        return nn.cond(is_tracked[0], track, leave, self, seen)
+        return nn.cond(is_tracked[0], track, leave, self, seen, expected)
 
-    def _track_all(self, seen: "_Seen", features: FrameFeatures) -> tuple[FrameOutput, jax.Array]:
+    def _track_all(
+        self, seen: "_Seen", expected: Any, features: FrameFeatures, with_candidates: bool
+    ) -> tuple[FrameOutput, jax.Array, jax.Array | None]:
         conditioned = self._condition(seen, features)
         objects = conditioned.shape[0]
         points, labels = _no_points(objects)
         multimask = self.config.uses_multimask(0)
-        output = self._decode(features, conditioned, points, labels, None, multimask)
+        output, candidates = self._decode(features, conditioned, points, labels, None, multimask, expected)
         memory = self._remember((output.low, output.score, jnp.zeros(objects, bool)), features)
-        return output, memory
+        return output, memory, candidates if with_candidates else None
 
 
 class _Seen(NamedTuple):
@@ -366,3 +394,25 @@ def resize_mask(mask: jax.Array, image_size: tuple[int, int]) -> jax.Array:
         return mask
     resized = jax.image.resize(mask, (mask.shape[0], *image_size), "bilinear", antialias=True)
     return (resized >= 0.5).astype(jnp.float32)
+
+
+def overlaps(masks: jax.Array, boxes: jax.Array) -> jax.Array:
+    """IoU [P, M] of the boxes around masks, bool [P, M, H, W], with boxes (x0, y0, x1, y1), [P, 4].
+
+    In pixels, whose right and lower edges belong to them; 0 for a mask of nothing.
+    """
+    height, width = masks.shape[-2:]
+    x0, x1 = _extent(masks.any(axis=-2), width)
+    y0, y1 = _extent(masks.any(axis=-1), height)
+    left, top, right, bottom = (boxes[:, None, i] for i in range(4))
+    across = jnp.maximum(jnp.minimum(x1, right) - jnp.maximum(x0, left), 0)
+    down = jnp.maximum(jnp.minimum(y1, bottom) - jnp.maximum(y0, top), 0)
+    union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - across * down
+    found = across * down / jnp.maximum(union, 1e-6)
+    return jnp.where(masks.any(axis=(-2, -1)), found, 0.0)
+
+
+def _extent(is_inside: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+    """First place inside and the one behind the last, float32, along the last axis."""
+    first = is_inside.argmax(axis=-1).astype(jnp.float32)
+    return first, length - is_inside[..., ::-1].argmax(axis=-1).astype(jnp.float32)

@@ -10,6 +10,9 @@ from sam2_jax.processing.photo_prompts import Box, Point
 from sam2_jax.video.plan import Roles, Slots
 from sam2_jax.video.policies.released import ReleasedMemory
 
+MOST_KEPT = 3
+"""Frames that a policy may make conditioning ones beside those with prompts."""
+
 
 class Output(NamedTuple):
     """The network's result for one object on one frame.
@@ -43,7 +46,8 @@ class VideoObject:
 
     conditioning: results of frames with prompts, in the order of these; ordinary: of frames that were tracked
     or, corrected without becoming conditioning frames, are `fixed`; of ordinary ones only the newest `keep`
-    are there. pending: results of prompts that no frame has seen yet.
+    are there. pending: results of prompts that no frame has seen yet. kept: ordinary frames that the policy
+    made conditioning ones, the latest of them.
     """
 
     id: Hashable
@@ -55,6 +59,7 @@ class VideoObject:
     ordinary: dict[int, Output] = field(default_factory=dict)
     fixed: set[int] = field(default_factory=set)
     pending: dict[int, Output] = field(default_factory=dict)
+    kept: dict[int, Output] = field(default_factory=dict)
     prompts: dict[int, FramePrompts] = field(default_factory=dict)
 
     def output(self, t: int) -> Output | None:
@@ -78,9 +83,21 @@ class VideoObject:
 
         is_own_seen: a conditioning frame attends to its own memory.
         """
-        conditioning = [f for f in self.conditioning if f != t or is_own_seen]
+        conditioning = [f for f in (*self.conditioning, *self.kept) if f != t or is_own_seen]
         ordinary = {*self.ordinary, *self.slots.frames} | ({also} if also is not None else set())
         return self.policy.roles(t, direction, conditioning, ordinary)
+
+    def forget(self, t: int) -> None:
+        """Forget what frame t gave to others to remember: it is tracked or prompted again."""
+        self.slots.forget(t)
+        self.kept.pop(t, None)
+
+    def keep_as_conditioning(self, t: int, output: Output) -> None:
+        """Make an ordinary frame a conditioning one, in place of the first of those if they are many."""
+        self.slots.forget(t)
+        self.kept[t] = output
+        while len(self.kept) > MOST_KEPT:
+            self.forget(next(iter(self.kept)))
 
     def add_ordinary(self, t: int, output: Output) -> None:
         """Keep the result of a frame, the newest last, and forget the oldest beyond `keep`."""
@@ -95,7 +112,8 @@ class VideoObject:
     def settle(self, t: int, output: Output, *, is_conditioning: bool) -> None:
         """Make the result of prompts, its memory included, one that other frames see."""
         self.ordinary.pop(t, None)
-        self.slots.forget(t)
+        self.forget(t)
+        self.policy.prompted(t)
         if is_conditioning:
             self.conditioning[t] = output
         else:
@@ -115,5 +133,5 @@ class VideoObject:
         given = self.conditioning.pop(t, None) or (self.ordinary.get(t) if t in self.fixed else None)
         if given is not None:
             self.fixed.discard(t)
-            self.slots.forget(t)
+            self.forget(t)
             self.add_ordinary(t, given._replace(direction=None))

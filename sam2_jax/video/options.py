@@ -30,7 +30,7 @@ class VideoOptions:
     pointer_span: distances of pointers are divided by the length of a "clip" of less than 16 frames, or as in
     a "stream" of unknown length; None: whichever the source is.
     memory: which frames become memories: "released", as trained, or a policy that was published since and
-    needs no training, "selected" (see `sam2_jax.video.policies`).
+    needs no training, "selected", "distractor" or "motion" (see `sam2_jax.video.policies`).
     compat: do as Meta's code does where it is not what the network was trained for. "meta": further prompts
     on a conditioning frame that was tracked past see that frame's own memory. "meta_legacy", its predictor of
     July 2024: besides, prompts on a tracked frame leave it an ordinary frame.

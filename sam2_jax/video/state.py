@@ -105,7 +105,7 @@ class Memories:
         slots = object_.slots
         memories, pointers = slots.missing(wanted)
         for f in dict.fromkeys([*memories, *pointers]):
-            if f in object_.conditioning:
+            if f in object_.conditioning or f in object_.kept:
                 self._load_conditioning(object_, f)
         for kind, frames, part in (
             ("memory", memories, wanted.spatial),
@@ -113,7 +113,7 @@ class Memories:
         ):
             held = slots.memories if kind == "memory" else slots.pointers
             for f in frames:
-                if f in object_.ordinary:
+                if f in object_.ordinary and f not in slots.conditioning:
                     slot = free_slot(held, dict(part))
                     self._put(object_, kind, self._conditioning + slot, object_.ordinary[f])
                     held[slot] = f
@@ -123,8 +123,9 @@ class Memories:
         if EMPTY not in slots:
             self._grow(len(self._objects), bucket(len(slots) + 1))
         slot = slots.index(EMPTY)
+        output = object_.conditioning[f] if f in object_.conditioning else object_.kept[f]
         for kind in ("memory", "pointer"):
-            self._put(object_, kind, slot, object_.conditioning[f])
+            self._put(object_, kind, slot, output)
         slots[slot] = f
 
     def _put(self, object_: VideoObject, kind: str, slot: int, output: Output) -> None:
@@ -183,12 +184,14 @@ class Memories:
         Returns what else it gives, and the memories written [objects there is room for, S, 64].
         """
         for each in objects:
-            each.slots.forget(t)
+            each.forget(t)
         wanted = [(each, each.roles(t, direction)) for each in objects]
         for each, roles in wanted:
             self.load(each, roles)
         writes = [self._slots_to_write(each, t, direction) for each in objects]
         plan = self.plan(wanted, writes)
+        if any(each.policy.expects_motion for each in objects):
+            plan = plan._replace(expected=self._expected(t, direction, objects))
         try:
             self._state, out = run(self._state, plan)
             memories = np.asarray(_memories(self._state, self._conditioning + plan.ring))
@@ -199,6 +202,16 @@ class Memories:
             for held, slot in ((each.slots.memories, memory), (each.slots.pointers, pointer)):
                 held[slot : slot + 1] = [t] * bool(held)
         return out, memories
+
+    def _expected(
+        self, t: int, direction: int, objects: Sequence[VideoObject]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes in which the objects are expected, and how much each counts: see `Plan`."""
+        boxes, weights = np.zeros((self.objects, 4), np.float32), np.zeros(self.objects, np.float32)
+        for each in objects:
+            if (expected := each.policy.expect(t, direction)) is not None:
+                boxes[each.index], weights[each.index] = expected
+        return boxes, weights
 
     def _slots_to_write(self, object_: VideoObject, t: int, direction: int) -> tuple[int, int]:
         """Slots for the memory and the pointer of frame t, which the frame after it does not need."""

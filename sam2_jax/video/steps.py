@@ -19,11 +19,16 @@ def _run(module: nn.Module, params: Any, *inputs: Any, method: str, options: tup
     return module.apply({"params": params}, *inputs, method=method, **dict(options))
 
 
-@partial(jax.jit, static_argnames="module", donate_argnames="state")
+@partial(jax.jit, static_argnames=("module", "method"), donate_argnames="state")
 def _track(
-    module: nn.Module, params: Any, features: FrameFeatures, state: VideoState, plan: Plan
-) -> tuple[VideoState, FrameOutput]:
-    found: Any = module.apply({"params": params}, features, state, plan, method="track_step")
+    module: nn.Module,
+    params: Any,
+    features: FrameFeatures,
+    state: VideoState,
+    plan: Plan,
+    method: str,
+) -> tuple[VideoState, *tuple[Any, ...]]:
+    found: Any = module.apply({"params": params}, features, state, plan, method=method)
     return found
 
 
@@ -86,6 +91,13 @@ class Steps(NamedTuple):
         binary = np.ones(len(low), bool)
         return np.asarray(self._run("remember", features, low, score, binary))
 
-    def track(self, features: FrameFeatures, state: VideoState, plan: Plan) -> tuple[VideoState, FrameOutput]:
-        """Track all objects of the plan on a frame; the state given away is no longer to be used."""
-        return _track(self.module, self.params, features, state, plan)
+    def track(
+        self, features: FrameFeatures, state: VideoState, plan: Plan, *, with_candidates: bool
+    ) -> tuple[VideoState, tuple[FrameOutput, jax.Array | None]]:
+        """Track all objects of the plan on a frame; the state given away is no longer to be used.
+
+        Returns the new state, the outputs and, if wanted, the logits of all masks to choose from.
+        """
+        method = "track_step_with_candidates" if with_candidates else "track_step"
+        state, output, *candidates = _track(self.module, self.params, features, state, plan, method)
+        return state, (output, candidates[0] if candidates else None)

@@ -329,8 +329,12 @@ class VideoTracker:
         moving = [each for each in objects if not each.is_given(t) and not each.is_dormant]
         if moving:
             features = self._encode(t)
-            found, memories = self._memories.track(
-                t, direction, moving, lambda state, plan: self._steps.track(features, state, plan)
+            wants = POLICIES[self.options.memory].wants_candidates
+            (found, candidates), memories = self._memories.track(
+                t,
+                direction,
+                moving,
+                lambda state, plan: self._steps.track(features, state, plan, with_candidates=wants),
             )
             outputs = _outputs(found)
             for each in moving:
@@ -339,6 +343,10 @@ class VideoTracker:
                 output = outputs[each.index]._replace(memory=memory, direction=direction)
                 each.policy.saw(t, output.low, output.score, output.iou)
                 each.add_ordinary(t, output)
+                if candidates is not None:
+                    own = np.asarray(candidates[each.index])
+                    if each.policy.is_kept(t, output.low, output.iou, own):
+                        each.keep_as_conditioning(t, output)
         for each in objects:
             each.passed(t, direction)
         yielded = {each.id: None if each.is_dormant else each.output(t) for each in objects}

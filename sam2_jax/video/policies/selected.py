@@ -33,13 +33,17 @@ class SelectedMemory(ReleasedMemory):
 
     def saw(self, t: int, low: np.ndarray, score: float, iou: float) -> None:
         """Trust the frame's mask, or not."""
-        self._trusted.discard(t)
+        self.distrust(t)
         if self.is_trusted(score, iou):
             self._trusted.add(t)
 
     def is_trusted(self, score: float, iou: float) -> bool:
         """Whether the object is there, and its mask likely right."""
         return score > 0 and iou > MIN_IOU
+
+    def distrust(self, t: int) -> None:
+        """Trust a frame no longer."""
+        self._trusted.discard(t)
 
     def keep_only(self, frames: Collection[int]) -> None:
         """Forget the trust in other frames."""
