@@ -164,6 +164,8 @@ _MANY_KEYS = 1024
 # Queries per step where full attention goes in steps: so few that the scores of 4096 keys stay near a CPU's
 # second-level cache, so many that an accelerator is busy.
 _QUERIES_PER_STEP = {"cpu": 256, "cuda": 1024, "tpu": 1024}
+# Scores per step on an accelerator, at most: 32 MB of them stay in a TPU's vector memory or a GPU's cache.
+_SCORES_PER_STEP = 2**23
 
 
 def attend(
@@ -251,13 +253,16 @@ def unnormalised_softmax(scores: jax.Array, axis: int) -> jax.Array:
 def _attend_chunked(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
 ) -> jax.Array:
-    """Attend chunk by chunk of queries, on a CPU also head by head: the full scores are never written.
+    """Attend chunk by chunk of queries, on a CPU or to many keys head by head too: no one writes all scores.
 
     bias broadcasts to [B, P, 1, 1, K].
     """
     batch, objects, queries, heads, width = query.shape
     is_on_cpu = on_cpu()
     chunk = min(_QUERIES_PER_STEP["cpu" if is_on_cpu else "tpu"], queries)
+    are_many_keys = not is_on_cpu and chunk * key.shape[2] > _SCORES_PER_STEP
+    while are_many_keys and chunk * key.shape[2] > _SCORES_PER_STEP and chunk % 2 == 0:
+        chunk //= 2
 
     def by_head(x: jax.Array) -> jax.Array:
         return x.swapaxes(2, 3).reshape(batch * objects * heads, -1, x.shape[-1])
@@ -268,8 +273,12 @@ def _attend_chunked(
         if bias is not None:
             scores = scores + bias
         weights = unnormalised_softmax(scores, axis=-1)
+        if not is_on_cpu:  # a column of ones sums the weights, for which they would be computed once more
+            value = jnp.concatenate([value, jnp.ones((value.shape[0], 1), value.dtype)], axis=1)
         out = jnp.einsum("qk,kd->qd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-        return (out / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
+        if is_on_cpu:
+            return (out / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
+        return (out[:, :-1] / out[:, -1:]).astype(query.dtype)
 
     def attend_head(one: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
         query, key, value, bias = one
@@ -282,7 +291,7 @@ def _attend_chunked(
         bias = jnp.broadcast_to(bias, (batch, objects, heads, 1, key.shape[2]))
         bias = bias.reshape(batch * objects * heads, 1, -1)
     operands = by_head(scaled), by_head(key), by_head(value), bias
-    all_heads = partial(jax.lax.map, attend_head) if is_on_cpu else jax.vmap(attend_head)
+    all_heads = partial(jax.lax.map, attend_head) if is_on_cpu or are_many_keys else jax.vmap(attend_head)
     out = all_heads(operands)
     return out.reshape(batch, objects, heads, queries, -1).swapaxes(2, 3)
 

@@ -11,7 +11,7 @@ import pytest
 from tolerances import assert_close
 from video_references import load, pixels
 
-from sam2_jax.model import memory_attention
+from sam2_jax.model import memory_attention, memory_encoder
 from sam2_jax.model.memory_attention import Memories
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.positions import rotary_table, sine_offsets, sine_positions
@@ -102,14 +102,17 @@ def test_objects_at_once_are_each_alone(network: Any) -> None:
         assert_close("features", "memory attention, objects", found[i], call(network, attend, x, alone))
 
 
-def test_memory_encoder(network: Any) -> None:
+@pytest.mark.parametrize("platform", ["cpu", "accelerator"])
+def test_memory_encoder(network: Any, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_encoder, "_LARGE_MAP", 1)
     _, _, expected = network
 
     def encode(module: Sam2Video, features: jax.Array, masks: jax.Array) -> Any:
         encoder = module.memory_encoder
         return encoder.mask_downsampler(masks[..., None]), encoder(encoder.project(features), masks)
 
-    down, out = call(network, encode, expected["encoder/features"], expected["encoder/masks"])
+    with tracing_for(platform):
+        down, out = call(network, encode, expected["encoder/features"], expected["encoder/masks"])
     assert_close("features", "mask downsampler", down, expected["encoder/downsampled"])
     assert_close("features", "memory encoder", out, expected["encoder/out"])
 
