@@ -148,8 +148,13 @@ def _is_kernel(instruction: Instruction) -> bool:
 
 
 def with_schedules(text: str, schedules: dict[str, int]) -> str:
-    """A program's text with the lengths of its kernels' schedules, in cycles, noted at its end."""
-    notes = [f"// schedule of %{name}: {count} cycles\n" for name, count in schedules.items()]
+    """A program's text with the lengths of its kernels' schedules, in cycles, noted at its end.
+
+    Of kernels that are the same the compiler schedules one.
+    """
+    kernels = re.findall(r"%(\S+) = .*custom_call_target=\"tpu_custom_call\".*\"body\":\"([^\"]*)", text)
+    of_body = {body: schedules[name] for name, body in kernels if name in schedules}
+    notes = [f"// schedule of %{name}: {of_body[body]} cycles\n" for name, body in kernels if body in of_body]
     return text.rstrip("\n") + "\n" + "".join(notes)
 
 

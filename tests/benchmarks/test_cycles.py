@@ -8,7 +8,7 @@ V5E = CHIPS["v5e"]
 KERNEL = (
     '%{name} = bf16[8,128]{{1,0:T(8,128)(2,1)}} custom-call(%x), custom_call_target="tpu_custom_call", '
     'metadata={{op_name="jit(f)/blocks_5/attn/flash/pallas_call"}}, '
-    'backend_config={{"custom_call_config":{{"body":"TUzvUgA=",{cost}"needs_layout_passes":true}}}}'
+    'backend_config={{"custom_call_config":{{"body":"{body}",{cost}"needs_layout_passes":true}}}}'
 )
 COST = '"cost_estimate":{{"flops":"{}","transcendentals":"{}","bytes_accessed":"{}"}},'
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -53,7 +53,12 @@ ENTRY %main (x: bf16[8,96], w: bf16[128,128]) -> bf16[8,128] {
 
 
 def program(*costs: str) -> str:
-    kernels = [KERNEL.format(name=f"kernel.{i}", cost=cost) for i, cost in enumerate(costs)]
+    # Kernels of the same cost shall be the same.
+    bodies = [f"TUzv{cost.encode().hex()}" for cost in costs]
+    kernels = [
+        KERNEL.format(name=f"kernel.{i}", body=body, cost=cost)
+        for i, (body, cost) in enumerate(zip(bodies, costs, strict=True))
+    ]
     return PROGRAM.replace("KERNEL", "\n  ".join(kernels))
 
 
@@ -84,10 +89,12 @@ def test_kernels_are_modelled_apart_from_the_estimate() -> None:
 
 
 def test_a_kernel_takes_as_long_as_its_schedule_and_its_memory() -> None:
-    text = program(COST.format(131072 * 50, 0, 0), COST.format(0, 0, 546000), "")
+    computing, moving = COST.format(131072 * 50, 0, 0), COST.format(0, 0, 546000)
+    text = program(computing, moving, "", computing)
     found = profile(with_schedules(text, {"kernel.0": 70, "kernel.1": 20, "kernel.2": 9, "s": 1000}), V5E)
     kernels = {line.instruction.name: line.cycles for line in found.lines if line.kind == KERNELS}
-    assert kernels == {"kernel.0": 70, "kernel.1": 1000, "kernel.2": 9}
+    # The last one is the same as the first, for both of which the compiler made one schedule.
+    assert kernels == {"kernel.0": 70, "kernel.1": 1000, "kernel.2": 9, "kernel.3": 70}
     assert (found.estimated, found.unknown) == (1400, 0)
 
 
