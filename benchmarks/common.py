@@ -215,10 +215,15 @@ def setting() -> str:
 
 
 def commit() -> str:
-    """The commit that is measured, and whether files differ from it."""
-    git = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(git, capture_output=True, text=True, cwd=RESULTS.parent)
-    return found.stdout.strip() or "unknown"
+    """The commit that is measured, and whether files differ from it, other than the one of results."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent)
+        return done.stdout.strip()
+
+    name = git("describe", "--always") or "unknown"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){RESULTS.name}")
+    return f"{name}-dirty" if changed else name
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,8 @@
 """What the benchmarks count and write; the speed itself is measured by hand."""
 
 import math
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from benchmarks import common
 from benchmarks.common import HEAD, Timing, measure, table, write_section
 from benchmarks.flops import decoder_flops, encoder_flops
 from sam2_jax import released_config
@@ -85,6 +88,29 @@ def test_cells_show_median_and_spread() -> None:
     assert timing.cell() == "0.200 (0.100 - 0.300)"
     assert timing.cell("ms") == "200.0 (100.0 - 300.0)"
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_a_commit_is_dirty_by_all_but_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, results = tmp_path / "code.py", tmp_path / "benchmarks" / "RESULTS.md"
+    results.parent.mkdir()
+    monkeypatch.setattr(common, "RESULTS", results)
+
+    def write(path: Path, text: str) -> str:
+        path.write_text(text)
+        return common.commit()
+
+    assert write(code, "1") == "unknown"
+    results.write_text("1")
+    for words in (
+        ["init"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "1"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
+    clean = common.commit()
+    assert re.fullmatch(r"[0-9a-f]{7,}", clean)
+    assert write(results, "2") == clean
+    assert write(code, "2") == f"{clean}-dirty"
 
 
 def test_a_section_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
