@@ -67,9 +67,8 @@ def print_profile(name: str, found: Profile, chip: Chip, top: int) -> None:
     print(f"\n### {name}\n")
     print(f"{millions(found.estimated)} M cycles by the compiler's estimate, on a {chip.name} of ", end="")
     print(f"{chip.clock / 1e9:g} GHz {1e3 * found.estimated / chip.clock:.2f} ms.")
-    kernels = found.cycles() - found.estimated
-    if kernels:
-        print(f"Kernels: {millions(kernels)} M cycles more, modelled and not estimated by the compiler.")
+    for kind in (cycles.RESHAPES, cycles.KERNELS):
+        print(f"{kind}: {millions(found.cycles(kind))} M cycles more, not estimated by the compiler.")
     if found.unknown:
         print(f"{found.unknown} kernels have neither schedule nor CostEstimate and are not counted.")
     alone = found.asynchronous * chip.clock / chip.bandwidth
@@ -78,7 +77,7 @@ def print_profile(name: str, found: Profile, chip: Chip, top: int) -> None:
 
 
 HEAD = [
-    *(*KEY, "M cycles", "with kernels, modelled", "ms", "of peak", "copies and pads", "broadcasts"),
+    *(*KEY, "M cycles", "with what is modelled", "ms", "of peak", "copies, pads, reshapes", "broadcasts"),
     *("products", "temporaries, MiB", "memory", "compiling, s", "made of"),
 ]
 
@@ -87,7 +86,7 @@ def row(key: list[str], program: Program, found: Profile, chip: Chip) -> list[st
     """A program's line in RESULTS.md."""
     whole = found.cycles()
     seconds = whole / chip.clock
-    kinds = (cycles.COPIES, cycles.PADS), (cycles.BROADCASTS,), (cycles.PRODUCTS,)
+    kinds = (cycles.COPIES, cycles.PADS, cycles.RESHAPES), (cycles.BROADCASTS,), (cycles.PRODUCTS,)
     return [
         *(*key, millions(found.estimated), millions(whole), f"{1e3 * seconds:.2f}"),
         share(program.flops, seconds * chip.clock * chip.flops),
@@ -102,11 +101,11 @@ def row(key: list[str], program: Program, found: Profile, chip: Chip) -> list[st
 CAPTION = """## TPU, compiled without one
 
 `python benchmarks/tpu.py --write`: what the TPU's compiler says; nothing was run. Cycles are its estimate,
-loops multiplied out. Kernels of Pallas, to which it gives none, are modelled from their schedule, with
-`--schedules`, or from their `CostEstimate` alone ([`cycles.py`](cycles.py)); milliseconds and shares are of
-both together. Of peak: the FLOP that the network needs, as the reference computes it, of what the matrix
-units could do in that time. Copies, pads, broadcasts: instructions that do nothing else. On 4 chips images,
-or prompts, are divided; numbers are those of each."""
+loops multiplied out. What it leaves without one is modelled ([`cycles.py`](cycles.py)): reshapes at the
+memory's speed, kernels of Pallas from their schedule, with `--schedules`, or from their `CostEstimate`
+alone; milliseconds and shares are of all together. Of peak: the FLOP that the network needs, as the
+reference computes it, of what the matrix units could do in that time. Copies, pads, reshapes, broadcasts:
+instructions that do nothing else. On 4 chips images, or prompts, are divided; numbers are those of each."""
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Sam2Config]:

@@ -35,8 +35,12 @@ def test_a_row_has_the_columns_of_the_header(monkeypatch: pytest.MonkeyPatch) ->
     cells = dict(zip(tpu.HEAD, tpu.row(key, ENCODER, found, chip), strict=True))
     assert list(cells.values())[: len(KEY)] == key
     # 2 ms, in which v5e's matrix units could do ten times as much.
-    assert (cells["M cycles"], cells["with kernels, modelled"], cells["ms"]) == ("3.00", "3.00", "2.00")
-    assert (cells["of peak"], cells["copies and pads"], cells["products"]) == ("10.0%", "100.0%", "0.0%")
+    assert (cells["M cycles"], cells["with what is modelled"], cells["ms"]) == ("3.00", "3.00", "2.00")
+    assert (cells["of peak"], cells["copies, pads, reshapes"], cells["products"]) == (
+        "10.0%",
+        "100.0%",
+        "0.0%",
+    )
     assert (cells["temporaries, MiB"], cells["memory"], cells["compiling, s"]) == ("3.0", "6.2%", "61")
     assert cells["made of"] == "abc, ('libtpu', 'jax')"
 
