@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 
 from benchmarks.common import SIZES, commit, parser
-from benchmarks.flops import decoder_flops, encoder_flops
+from benchmarks.flops import decoder_flops, encoder_flops, tracking_flops
 from sam2_jax import Sam2Config, released_config
+from sam2_jax.config import released_video_config
+from sam2_jax.model.memory_bank import Plan, VideoState
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.model.sam2_video import Sam2Video
 
-PROGRAMS = ("encoder", "one-image", "decoder")
+PROGRAMS = ("encoder", "one-image", "decoder", "tracked")
 KEY = ("size", "program", "chip", "chips", "label")  # columns that tell lines apart
 
 # Where arguments lie: whole on every chip, and divided among them along an axis.
@@ -97,6 +101,37 @@ def programs(
         embeddings = jax.eval_shape(encode, params, image)
         name = f"decoder, {arguments.prompts} prompts"
         yield compile_program(name, flops, decode, [params, embeddings], prompts, platform, place(1))
+    if "tracked" in arguments.programs and chips == 1:
+        yield tracked_frame(config, arguments, platform, place)
+
+
+def tracked_frame(
+    config: Sam2Config, arguments: argparse.Namespace, platform: str, place: Placing
+) -> Program:
+    """Compile a frame of a video, encoded and its one object tracked, with one slot for a prompted frame."""
+    dtype, shape = jnp.dtype(arguments.dtype), jax.ShapeDtypeStruct
+    video = released_video_config(f"facebook/sam2.1-hiera-{arguments.size}").with_image_size(
+        config.image_size
+    )
+    module = Sam2Video(video, dtype=dtype, param_dtype=dtype)
+    smallest = jnp.zeros((1, *config.stride, 3))
+    params = jax.eval_shape(partial(module.init, method="every_step"), jax.random.key(0), smallest)["params"]
+    state = jax.eval_shape(lambda: VideoState.empty(video, objects=1, conditioning=1))
+    plan = jax.eval_shape(Plan.blank, state)
+
+    def track(params: Any, pixels: Any, state: VideoState, plan: Any) -> Any:
+        def step(module: Sam2Video) -> Any:
+            return module.track_step(module.encode_frame(pixels), state, plan)
+
+        return module.apply({"params": params}, method=step)
+
+    slots, pointers = state.memory.shape[1], state.pointer.shape[1]
+    flops = encoder_flops(config) + tracking_flops(video, slots, pointers) + decoder_flops(config)
+    frame = shape((1, *config.image_size, 3), jnp.float32)
+    on = place(0)
+    return compile_program(
+        "tracked frame, 1 object", flops, track, [params, frame, state, plan], [], platform, (on[0], on[0])
+    )
 
 
 def compile_program(

@@ -2,7 +2,7 @@
 
 import math
 
-from sam2_jax import Sam2Config
+from sam2_jax import Sam2Config, Sam2VideoConfig
 
 
 def encoder_flops(config: Sam2Config) -> int:
@@ -59,3 +59,30 @@ def decoder_flops(config: Sam2Config, points: int = 1) -> int:
     upscale = keys * width * 4 * (width // 4) + 4 * keys * (width // 4) * 4 * (width // 8)
     products = 16 * keys * (width // 8) * masks
     return 2 * (decoder.num_hidden_layers * layer + across + upscale + products)
+
+
+def tracking_flops(config: Sam2VideoConfig, slots: int, pointers: int) -> int:
+    """FLOP of one object's memory: attention to so many slots and pointers, and the frame remembered.
+
+    Values are mixed as they are remembered and projected then, which is the least it takes.
+    """
+    patch = config.prompt_encoder_config.patch_size
+    sides = config.image_config.image_size
+    tokens = math.prod(side // patch for side in sides)
+    width, narrow = config.memory_attention_hidden_size, config.memory_encoder_output_channels
+    keys = slots * tokens + pointers * width // narrow
+    among = tokens * width * (4 * width + 2 * tokens)
+    across = tokens * width * (width + narrow + keys) + keys * narrow * (width + tokens)
+    forward = 2 * tokens * width * config.memory_attention_feed_forward_hidden_size
+    adds = config.memory_attention_num_layers * (among + across + forward)
+    side, channels = config.mask_downsampler_kernel_size, 1
+    area = math.prod(sides)
+    for _ in range(config.mask_downsampler_layers):
+        area //= config.mask_downsampler_stride**2
+        wider = channels * config.mask_downsampler_stride**2
+        adds += area * side**2 * channels * wider
+        channels = wider
+    adds += tokens * (channels + width + narrow) * width
+    block = config.memory_fuser_kernel_size**2 + 2 * config.memory_fuser_intermediate_dim
+    adds += config.memory_fuser_num_layers * tokens * width * block
+    return 2 * adds

@@ -73,6 +73,23 @@ class Plan(NamedTuple):
     pointer_ring: Any
     expected: tuple[Any, Any] | None = None
 
+    @classmethod
+    def blank(cls, state: VideoState) -> Self:
+        """A plan for a frame that sees nothing of a state and writes the first slots of its rings."""
+        (objects, slots), pointers = state.score.shape, state.pointer.shape[1]
+        nowhere, never = jnp.zeros((objects, slots), jnp.int32), jnp.zeros(objects, bool)
+        return cls(
+            row=nowhere,
+            valid=nowhere > 0,
+            offset=jnp.zeros((objects, pointers)),
+            pointer_valid=jnp.zeros((objects, pointers), bool),
+            tracked=~never,
+            conditioning=never,
+            conditioning_slot=jnp.zeros(objects, jnp.int32),
+            ring=jnp.zeros((), jnp.int32),
+            pointer_ring=jnp.zeros((), jnp.int32),
+        )
+
 
 class FrameOutput(NamedTuple):
     """What a frame says of P objects, float32.

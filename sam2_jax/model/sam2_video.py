@@ -219,7 +219,7 @@ class Sam2Video(Sam2):
         state = VideoState.empty(self.config.with_image_size(pixels.shape[1:3]), 1, 1)
         output = self.mask_step(features, jnp.zeros((1, *pixels.shape[1:3])))
         self.remember(features, output.low, output.score, jnp.zeros(1, bool))
-        self.condition(features, state, _first_plan(state))
+        self.condition(features, state, Plan.blank(state))
 
     def _object_by_object(self, step: Any, features: FrameFeatures, of_objects: Any) -> Any:
         """Call step(self, of_objects, features) for all objects, on a CPU for one after the other."""
@@ -368,23 +368,6 @@ def _seen(state: VideoState, plan: Plan) -> _Seen:
 def _no_points(objects: int) -> tuple[jax.Array, jax.Array]:
     """The prompt of a frame without one: a point [P, 1, 2] with a label [P, 1] that says it is none."""
     return jnp.zeros((objects, 1, 2)), jnp.full((objects, 1), NOT_A_POINT)
-
-
-def _first_plan(state: VideoState) -> Plan:
-    """A plan for a frame that sees nothing and writes the first slot."""
-    (objects, slots), pointers = state.score.shape, state.pointer.shape[1]
-    nowhere, never = jnp.zeros((objects, slots), jnp.int32), jnp.zeros(objects, bool)
-    return Plan(
-        row=nowhere,
-        valid=nowhere > 0,
-        offset=jnp.zeros((objects, pointers)),
-        pointer_valid=jnp.zeros((objects, pointers), bool),
-        tracked=~never,
-        conditioning=never,
-        conditioning_slot=jnp.zeros(objects, jnp.int32),
-        ring=jnp.zeros((), jnp.int32),
-        pointer_ring=jnp.zeros((), jnp.int32),
-    )
 
 
 def resize_mask(mask: jax.Array, image_size: tuple[int, int]) -> jax.Array:
