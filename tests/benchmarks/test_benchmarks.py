@@ -13,10 +13,13 @@ from jax.extend.core import jaxprs_in_params
 
 from benchmarks import common
 from benchmarks.common import HEAD, Timing, measure, table, write_section
-from benchmarks.flops import decoder_flops, encoder_flops
+from benchmarks.flops import decoder_flops, encoder_flops, tracking_flops
 from sam2_jax import released_config
+from sam2_jax.config import released_video_config
+from sam2_jax.model.memory_attention import Memories
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.model.sam2_video import Sam2Video
 
 
 def test_flops_of_the_encoder_follow_the_blocks() -> None:
@@ -44,6 +47,30 @@ def test_flops_of_the_encoder_are_the_products_of_its_program() -> None:
     assert product_flops(jax.make_jaxpr(encode)(params, pixels).jaxpr) == pytest.approx(
         encoder_flops(config), rel=1e-3
     )
+
+
+def test_flops_of_tracking_are_the_products_of_its_program() -> None:
+    config = released_video_config("facebook/sam2.1-hiera-tiny").with_image_size(256)
+    module = Sam2Video(config)
+    shape = jax.ShapeDtypeStruct
+    params = jax.eval_shape(
+        lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)), method="every_step"), jax.random.key(0)
+    )
+    spatial, pointers = shape((1, 7, 256, 64), jnp.float32), shape((1, 64, 64), jnp.float32)
+    rows, valid = shape((1, 7, 1, 64), jnp.float32), (shape((1, 7), bool), shape((1, 64), bool))
+    memories = Memories(spatial, rows, valid[0], pointers, pointers, valid[1])
+
+    def remember(module: Sam2Video, features: Any, memories: Memories, masks: Any) -> Any:
+        attention, encoder = module.memory_attention, module.memory_encoder
+        conditioned = attention(*attention.prepare(features), memories, (16, 16))
+        return conditioned, encoder(encoder.project(features), masks)
+
+    inputs = shape((1, 16, 16, 256), jnp.float32), memories, shape((1, 256, 256), jnp.float32)
+    program = jax.make_jaxpr(lambda params, *inputs: module.apply(params, *inputs, method=remember))
+    # Weights of values and outputs, and the values' bias, are multiplied with each other in each layer.
+    of_weights = 4 * 2 * (64 + 1) * 256 * 256
+    found = product_flops(program(params, *inputs).jaxpr) - of_weights
+    assert found == tracking_flops(config, slots=7, pointers=16)
 
 
 def product_flops(jaxpr: Any) -> int:
