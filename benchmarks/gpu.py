@@ -1,7 +1,7 @@
 """What does the network become on an H100? Asked of XLA's compiler, without a GPU, on any Linux machine.
 
     pip install -e . jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc nvidia-nvvm     # all of jax's version
-    python benchmarks/gpu.py                        # hiera-tiny at 1024 x 1024, all three programs
+    python benchmarks/gpu.py                        # hiera-tiny at 1024 x 1024, all four programs
     python benchmarks/gpu.py --programs decoder --top 40 --write
 
 The compiler is told what an H100 is. Nothing is run, so nothing is tried out to tune it, and it gives no

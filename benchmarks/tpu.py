@@ -1,18 +1,19 @@
 """What does the network take on a TPU? Asked of the TPU's compiler, without a TPU, on any Linux machine.
 
     pip install -e ".[tpu]"                         # in an environment of its own, see below
-    python benchmarks/tpu.py                        # hiera-tiny at 1024 x 1024: three programs, minutes each
+    python benchmarks/tpu.py                        # hiera-tiny at 1024 x 1024: four programs, minutes each
     python benchmarks/tpu.py --image-size 256 --programs encoder --top 40
     python benchmarks/tpu.py --size large --chip v6e --label after --write
     python benchmarks/tpu.py --save /tmp/texts      # and later  --read /tmp/texts/*.txt  without compiling
     python benchmarks/tpu.py --schedules            # of Pallas's kernels, which takes longer
 
-The compiler that comes with libtpu needs only a description of the chips. Three programs: the encoder for a
-batch, the encoder for one image (a first click waits for it), the decoder for many prompts of one image. On
-four chips, parameters lie on every chip; images, or the prompts of the one image, are divided among them, and
-one image is not encoded. Numbers are those of each chip. Printed: which instructions take how many cycles by
-the compiler's estimate, loops multiplied out, for what and for which part of the network (cycles.py says how
-they are counted, and how kernels of Pallas are modelled). Nothing is run: these are no measured speeds.
+The compiler that comes with libtpu needs only a description of the chips. Four programs: the encoder for a
+batch, the encoder for one image (a first click waits for it), the decoder for many prompts of one image, a
+frame of a video in which one object is tracked, its memory full. On four chips, parameters lie on every chip;
+images, or the prompts of the one image, are divided among them, and neither is one image encoded nor a frame
+tracked. Numbers are those of each chip. Printed: which instructions take how many cycles by the compiler's
+estimate, loops multiplied out, for what and for which part of the network (cycles.py says how they are
+counted, and how kernels of Pallas are modelled). Nothing is run: these are no measured speeds.
 
 --write keeps a line for each program in RESULTS.md. Those of other sizes, chips and labels stay, so that a
 change shows as one line labelled `before` and one labelled `after`.
