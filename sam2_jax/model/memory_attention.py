@@ -153,18 +153,17 @@ class CrossAttention(RotaryAttention):
         pointers = _attend_part(
             query, self._pointer_keys(memories, project)[0], one.pointers.astype(self.dtype), bias
         )
-        valid_first = jnp.argsort(~one.valid)
 
-        def add_slot(i: jax.Array, so_far: _Part) -> _Part:
-            spatial, offset = (
-                jax.lax.dynamic_index_in_dim(x, valid_first[i], keepdims=False)
-                for x in (one.spatial, one.offsets)
-            )
+        def attend_slot(so_far: _Part, spatial: jax.Array, offset: jax.Array) -> _Part:
             keyed = spatial.astype(jnp.float32) + sines[0] + offset
             key = rotate(self._by_head(project(keyed, self.dtype)), table)
             return _joined(so_far, _attend_part(query, key, spatial.astype(self.dtype)))
 
-        mixed, _, total = jax.lax.fori_loop(0, one.valid.sum(), add_slot, pointers)
+        def step(so_far: _Part, slot: tuple[jax.Array, ...]) -> tuple[_Part, None]:
+            is_valid, *slot_inputs = slot
+            return jax.lax.cond(is_valid, attend_slot, lambda x, *_: x, so_far, *slot_inputs), None
+
+        (mixed, _, total), _ = jax.lax.scan(step, pointers, (one.valid, one.spatial, one.offsets))
         return (mixed / total).astype(self.dtype)[None]
 
 
@@ -187,11 +186,12 @@ def _attend_part(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.A
     def attend_head(head: tuple[jax.Array, jax.Array]) -> _Part:
         query, key = head
 
+        @jax.checkpoint  # for gradients: the scores are computed again rather than kept
         def attend_chunk(query: jax.Array) -> _Part:
             scores = jnp.einsum("qd,kd->qk", query, key, preferred_element_type=jnp.float32)
             if bias is not None:
                 scores = scores + bias[None]
-            top = scores.max(axis=-1, keepdims=True)
+            top = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
             weights = jnp.exp(scores - top)
             mixed = jnp.einsum(
                 "qk,kd->qd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32

@@ -82,6 +82,25 @@ def test_memory_attention(network: Any, platform: str, spare: int, monkeypatch: 
         assert_close("features", f"memory attention, {platform}", out, expected[f"{name}/out"])
 
 
+def test_memory_attention_has_gradients_everywhere(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same slot by slot, where slots that are not valid are left out, as of all at once."""
+    monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
+    module, params, expected = network
+    x, seen = jnp.asarray(expected["attention_7_16/x"]), memories(expected, "attention_7_16", 2)
+
+    def loss(x: jax.Array, spatial: jax.Array) -> jax.Array:
+        out = module.apply({"params": params}, x, seen._replace(spatial=spatial), method=attend)
+        return jnp.square(out[:, ::3]).sum()
+
+    found = []
+    for platform in ("cpu", "accelerator"):
+        with tracing_for(platform):
+            found.append(jax.jit(jax.grad(loss, (0, 1)))(x, seen.spatial))
+    for one, other in zip(*found, strict=True):
+        assert_close("gradients", "memory attention, slot by slot", one, other)
+    assert not np.asarray(found[0][1][0, 0]).any(), "of a slot that is not valid"
+
+
 def test_objects_at_once_are_each_alone(network: Any) -> None:
     _, _, expected = network
     one = memories(expected, "attention_7_16")
