@@ -135,7 +135,7 @@ class CrossAttention(RotaryAttention):
         value = jnp.concatenate([x.astype(self.dtype) for x in parts], 1)
         value = jnp.broadcast_to(value, (*key.shape[:3], channels))
         valid = jnp.concatenate([memories.valid.repeat(tokens, axis=1), memories.pointer_valid], 1)
-        bias = jnp.where(valid, 0.0, HIDDEN)[None, :, None, None]
+        bias = jnp.where(valid, 0.0, HIDDEN).astype(jnp.float32)[None, :, None, None]
         query = jnp.broadcast_to(query, (objects, *query.shape[1:]))
         return attend(query[None], key[None], value[None], bias)[0][0]
 
@@ -149,7 +149,7 @@ class CrossAttention(RotaryAttention):
         project = self._halves(self.k_proj)
         one = jax.tree.map(lambda x: x[0], memories)
         query = query[0] * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-        bias = jnp.where(one.pointer_valid, 0.0, HIDDEN)
+        bias = jnp.where(one.pointer_valid, 0.0, HIDDEN).astype(jnp.float32)
         pointers = _attend_part(
             query, self._pointer_keys(memories, project)[0], one.pointers.astype(self.dtype), bias
         )

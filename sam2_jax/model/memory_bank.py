@@ -37,15 +37,16 @@ class VideoState(NamedTuple):
         """Slots for so many objects and conditioning frames of each."""
         patch = config.prompt_encoder_config.patch_size
         height, width = (side // patch for side in config.image_config.image_size)
-        slots = conditioning + config.num_maskmem - 1
-        pointers = conditioning + config.max_object_pointers_in_encoder - 1
+        # A slot to write to, also where none is ever read.
+        slots = conditioning + max(config.num_maskmem - 1, 1)
+        pointers = conditioning + max(config.max_object_pointers_in_encoder - 1, 1)
         channels = config.memory_encoder_output_channels
         return cls(
             jnp.zeros((objects, slots, height * width, channels), memory_dtype),
-            jnp.zeros((objects, pointers, config.vision_config.fpn_hidden_size)),
-            jnp.zeros((objects, conditioning, 4 * height, 4 * width)),
-            jnp.zeros((objects, slots)),
-            jnp.zeros((objects, slots)),
+            jnp.zeros((objects, pointers, config.vision_config.fpn_hidden_size), jnp.float32),
+            jnp.zeros((objects, conditioning, 4 * height, 4 * width), jnp.float32),
+            jnp.zeros((objects, slots), jnp.float32),
+            jnp.zeros((objects, slots), jnp.float32),
         )
 
 
@@ -81,7 +82,7 @@ class Plan(NamedTuple):
         return cls(
             row=nowhere,
             valid=nowhere > 0,
-            offset=jnp.zeros((objects, pointers)),
+            offset=jnp.zeros((objects, pointers), jnp.float32),
             pointer_valid=jnp.zeros((objects, pointers), bool),
             tracked=~never,
             conditioning=never,

@@ -148,8 +148,8 @@ class Sam2Video(Sam2):
         return FrameOutput(
             low=low,
             pointer=jnp.where(is_there[:, None], pointer, self._no_object_pointer()),
-            score=jnp.where(is_there, _GIVEN_LOGIT, -_GIVEN_LOGIT),
-            iou=jnp.ones(objects),
+            score=(2 * is_there.astype(jnp.float32) - 1) * _GIVEN_LOGIT,
+            iou=jnp.ones(objects, jnp.float32),
         )
 
     @for_each_platform
@@ -246,7 +246,7 @@ class Sam2Video(Sam2):
 
         rows = self.temporal_rows.astype(jnp.float32).reshape(-1, channels)
         if self.temporal_positional_encoding_projection_layer is None:
-            offsets = jnp.zeros((objects, count, channels))
+            offsets = jnp.zeros((objects, count, channels), jnp.float32)
         else:
             offsets = self.temporal_positional_encoding_projection_layer(sine_offsets(seen.offset, width))
         return Memories(
@@ -367,7 +367,7 @@ def _seen(state: VideoState, plan: Plan) -> _Seen:
 
 def _no_points(objects: int) -> tuple[jax.Array, jax.Array]:
     """The prompt of a frame without one: a point [P, 1, 2] with a label [P, 1] that says it is none."""
-    return jnp.zeros((objects, 1, 2)), jnp.full((objects, 1), NOT_A_POINT)
+    return jnp.zeros((objects, 1, 2), jnp.float32), jnp.full((objects, 1), NOT_A_POINT, jnp.int32)
 
 
 def resize_mask(mask: jax.Array, image_size: tuple[int, int]) -> jax.Array:

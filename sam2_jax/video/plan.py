@@ -121,8 +121,9 @@ class Slots:
 
     @classmethod
     def empty(cls, conditioning: int, rules: Rules, pointers: int) -> "Slots":
-        """So many slots of each kind, with nothing in them."""
-        return cls([EMPTY] * conditioning, [EMPTY] * (rules.num_maskmem - 1), [EMPTY] * pointers)
+        """So many slots of each kind, with nothing in them; one to write to where none is ever read."""
+        memories = max(rules.num_maskmem - 1, 1)
+        return cls([EMPTY] * conditioning, [EMPTY] * memories, [EMPTY] * max(pointers, 1))
 
     @property
     def frames(self) -> set[int]:
@@ -172,8 +173,7 @@ def _in_order(frames: Sequence[Slot], wanted: Sequence[Role]) -> tuple[np.ndarra
 def free_slot(slots: Sequence[Slot], needed: Collection[int]) -> int:
     """A slot to write to: an empty one, or else the first whose frame is not needed.
 
-    In consecutive frames, either direction, that is the frame which has just left the window. Without any
-    slots, 0.
+    In consecutive frames, either direction, that is the frame which has just left the window.
     """
     free = [i for i, f in enumerate(slots) if f not in needed]
-    return min(free, key=lambda i: slots[i] is not EMPTY, default=0)
+    return min(free, key=lambda i: slots[i] is not EMPTY)

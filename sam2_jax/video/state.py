@@ -185,14 +185,14 @@ class Memories:
         """
         for each in objects:
             each.forget(t)
-        wanted = [(each, each.roles(t, direction)) for each in objects]
-        for each, roles in wanted:
-            self.load(each, roles)
-        writes = [self._slots_to_write(each, t, direction) for each in objects]
-        plan = self.plan(wanted, writes)
-        if any(each.policy.expects_motion for each in objects):
-            plan = plan._replace(expected=self._expected(t, direction, objects))
         try:
+            wanted = [(each, each.roles(t, direction)) for each in objects]
+            for each, roles in wanted:
+                self.load(each, roles)
+            writes = [self._slots_to_write(each, t, direction) for each in objects]
+            plan = self.plan(wanted, writes)
+            if any(each.policy.expects_motion for each in objects):
+                plan = plan._replace(expected=self._expected(t, direction, objects))
             self._state, out = run(self._state, plan)
             memories = np.asarray(_memories(self._state, self._conditioning + plan.ring))
         except BaseException:
@@ -200,7 +200,7 @@ class Memories:
             raise
         for each, (memory, pointer) in zip(objects, writes, strict=True):
             for held, slot in ((each.slots.memories, memory), (each.slots.pointers, pointer)):
-                held[slot : slot + 1] = [t] * bool(held)
+                held[slot] = t
         return out, memories
 
     def _expected(

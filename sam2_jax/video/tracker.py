@@ -5,7 +5,8 @@ implementations differ this does what the network was trained for: a prompted fr
 frame of its object, also one that was tracked before, and prompts refine the mask that the frame has.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from sam2_jax.checks import check_options, read_flag, read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.image.arguments import bucket, pad_prompts
 from sam2_jax.image.prompt_masks import clamp
+from sam2_jax.model.memory_bank import Plan, VideoState
 from sam2_jax.model.sam2_video import FrameFeatures, FrameOutput
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.photo_prompts import join, read_box, read_labels, read_points
@@ -51,6 +53,10 @@ class TrackableModel(Protocol):
         """The network's parameters."""
 
     @property
+    def device(self) -> Any:
+        """JAX's device that holds the parameters."""
+
+    @property
     def processor(self) -> Sam2Processor:
         """What prepares frames and makes masks of the video's size."""
 
@@ -82,6 +88,8 @@ class VideoTracker:
         self._rules = self.options.rules(model.config, self._frames.length)
         self._steps = Steps(model.module, model.params)
         self._encoded: dict[int, FrameFeatures] = {}
+        # A CPU has nothing to do it with.
+        self._encodes_ahead = model.device.platform != "cpu"
         self.reset()
 
     def __repr__(self) -> str:
@@ -203,11 +211,11 @@ class VideoTracker:
             return self._track_frames(range(first, last - 1, -1), -1)
         return self._track_frames(range(first, first + count + 1), 1)
 
-    def _track_frames(self, frames: Iterable[int], direction: int) -> Iterator[FrameMasks]:
+    def _track_frames(self, frames: range, direction: int) -> Iterator[FrameMasks]:
         for t in frames:
             if not self._has(t):
                 return
-            yield self._track(t, direction)
+            yield self._track(t, direction, is_followed=t != frames[-1])
 
     def step(self, picture: Any = None, frame: int | None = None, reverse: bool = False) -> FrameMasks:
         """Track all objects on one frame.
@@ -322,20 +330,34 @@ class VideoTracker:
                 each.settle(t, remembered, is_conditioning=self._conditions(each, t, output))
                 del each.pending[t]
 
-    def _track(self, t: int, direction: int) -> FrameMasks:
-        """Track the objects that have no prompts on frame t, and remember it."""
+    def _moving(self, t: int) -> list[VideoObject]:
+        """The objects to be tracked on frame t."""
+        return [each for each in self._objects.values() if not each.is_given(t) and not each.is_dormant]
+
+    def _encode_ahead(self, t: int) -> None:
+        """Have frame t of a clip encoded while the host is busy with the one before."""
+        if self.num_frames is not None and 0 <= t < self.num_frames and self._moving(t):
+            with suppress(ValueError):  # of a broken frame, which is told when its turn comes
+                self._encode(t)
+
+    def _track(self, t: int, direction: int, *, is_followed: bool = False) -> FrameMasks:
+        """Track the objects that have no prompts on frame t, and remember it.
+
+        is_followed: the frame behind it is likely to be tracked next.
+        """
         self._settle()
         objects = self._objects.values()
-        moving = [each for each in objects if not each.is_given(t) and not each.is_dormant]
-        if moving:
+        if moving := self._moving(t):
             features = self._encode(t)
             wants = POLICIES[self.options.memory].wants_candidates
-            (found, candidates), memories = self._memories.track(
-                t,
-                direction,
-                moving,
-                lambda state, plan: self._steps.track(features, state, plan, with_candidates=wants),
-            )
+
+            def run(state: VideoState, plan: Plan) -> Any:
+                found = self._steps.track(features, state, plan, with_candidates=wants)
+                if is_followed and self._encodes_ahead:
+                    self._encode_ahead(t + direction)
+                return found
+
+            (found, candidates), memories = self._memories.track(t, direction, moving, run)
             outputs = _outputs(found)
             for each in moving:
                 # A copy: an object's own memory and not all that were computed with it.

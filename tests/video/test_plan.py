@@ -191,4 +191,3 @@ def test_a_forgotten_frame_is_in_no_slot() -> None:
 def test_empty_slots_are_written_first_and_then_what_nobody_needs() -> None:
     assert free_slot([4, None, 6], {4, 6}) == 1
     assert free_slot([4, 5, 6], {4, 6}) == 1
-    assert free_slot([], set()) == 0

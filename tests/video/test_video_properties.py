@@ -1,6 +1,7 @@
 """What must hold for every session: objects, order, chunks, streams, direction, and what is kept."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,28 @@ def test_prompts_on_a_conditioning_frame_see_its_own_memory_as_meta_has_it_only_
     np.testing.assert_array_equal(untracked.prompt(0, 1, [(50, 50)], [0], clear_old=False).logits, found[0])
 
 
+def test_frames_encoded_ahead_as_on_accelerators_change_nothing() -> None:
+    plain, ahead = session(), session()
+    ahead._encodes_ahead = True
+    encoded: list[int] = []
+    encode = ahead._encode
+    ahead._encode = lambda t: (encoded.append(t), encode(t))[1]  # type: ignore[method-assign]
+    for each in (plain, ahead):
+        each.prompt(0, 1, [(12, 30)])
+        each.prompt(4, 1, [(40, 30)])
+    del encoded[:]
+    assert_same(stacked(plain.propagate(0, 6)), stacked(ahead.propagate(0, 6)))
+    # Prompts are remembered; then each frame is asked for ahead, where it is tracked, and in its turn.
+    assert encoded == [0, 4, 1, 2, 2, 3, 3, 5, 6, 6]
+    broken = session([*CLIP[:3], np.zeros((9, 9, 3), np.uint8)])
+    broken._encodes_ahead = True
+    broken.prompt(0, 1, [(12, 30)])
+    run = broken.propagate()
+    assert [next(run).frame for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="frame 3 must be of the clip's size"):
+        next(run)
+
+
 def test_masks_have_the_videos_size() -> None:
     one = session(size=(40, 90))
     found = one.prompt(0, "cat", [(80, 10)])
@@ -267,3 +290,17 @@ def test_a_clip_of_one_frame() -> None:
     assert found[0] == [0]
     np.testing.assert_array_equal(found[1][0], prompted.logits)
     assert stacked(one.propagate(reverse=True))[0] == []
+
+
+def test_a_network_of_one_memory_and_one_pointer_remembers_the_prompts_alone() -> None:
+    """So how a frame was reached does not matter, and nothing is written over what is remembered."""
+    config = replace(small_video_model().config, num_maskmem=1, max_object_pointers_in_encoder=1)
+    params = dict(small_video_model().params)
+    rows = params["memory_temporal_positional_encoding"]
+    model = Sam2VideoModel(config, params | {"memory_temporal_positional_encoding": rows[-1:]})
+    runs = []
+    for first in (0, 7):
+        one = model.video(CLIP, memory_dtype="float32")
+        one.prompt(0, 1, [(12, 30)])
+        runs.append(stacked(one.propagate(first)))
+    assert_same(tuple(x[7:] for x in runs[0]), runs[1])
