@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import random_tensors, smallest_video_config
 from video_references import forward_plan, load, pixels
 
+from sam2_jax.checkpoint import names
 from sam2_jax.model import memory_attention, sam2_video
 from sam2_jax.model.memory_bank import FrameOutput, Plan, VideoState, store_conditioning
 from sam2_jax.model.sam2_video import Sam2Video, resize_mask
@@ -184,3 +186,23 @@ def test_an_object_with_nothing_to_see_disturbs_nobody(
     jax.tree.map(lambda both, one: close(both[:1], one), found, found_alone)
     jax.tree.map(lambda before, after: np.testing.assert_array_equal(before[1], after[1]), state, after)
     assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in (*found, *after))
+
+
+def test_images_may_be_oblong() -> None:
+    config = smallest_video_config(image_size=(64, 96))
+    module = Sam2Video(config)
+    params = names.unflatten(names.to_flax(random_tensors(config)))
+    frames = np.random.default_rng(0).standard_normal((2, 64, 96, 3)).astype(np.float32)
+
+    def track(module: Sam2Video, frames: jax.Array) -> FrameOutput:
+        first, second = (module.encode_frame(frames[t : t + 1]) for t in range(2))
+        output = module.prompt_step(first, jnp.full((1, 1, 2), 40.0), jnp.ones((1, 1), int), multimask=True)
+        yes = np.ones(1, bool)
+        memory = module.remember(first, output.low, output.score, yes)
+        state = VideoState.empty(config, 1, 1)
+        state = store_conditioning(state, np.zeros(1, int), yes, output, memory)
+        return module.track_step(second, state, forward_plan(config, 1, 1, 2))[1]
+
+    found = jax.jit(partial(module.apply, method=track))({"params": params}, frames)
+    assert found.low.shape == (1, 16, 24)
+    assert all(np.isfinite(x).all() for x in found)
