@@ -1,10 +1,15 @@
 """`Sam2VideoModel`: objects of a clip, prompted on some frames, tracked through all."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from sam2_jax.config import Sam2VideoConfig
+from sam2_jax.image.rehearsal import check_sizes
 from sam2_jax.image.with_processor import ModelWithProcessor
+from sam2_jax.video.rehearsal import rehearse
 from sam2_jax.video.tracker import VideoTracker
 
 
@@ -27,3 +32,30 @@ class Sam2VideoModel(ModelWithProcessor[Sam2VideoConfig]):
         come one by one. options: those of `VideoOptions` and of `VideoTracker`.
         """
         return VideoTracker(self, source, **options)
+
+    def compile(
+        self,
+        objects: int | Sequence[int] = (1,),
+        conditioning_frames: int | Sequence[int] = (1,),
+        *,
+        progress: bool = False,
+        **options: Any,
+    ) -> dict[str, float]:
+        """Compile ahead of time what sessions run, so that their first frames are as fast as any.
+
+        objects: how many a session has; conditioning_frames: on how many frames an object has prompts; 5, 6
+        and 8 are one program. options: those of the sessions, such as memory_dtype, memory and max_hole_area.
+        progress shows a bar. Returns what was run, on blank frames, and its seconds, which are few where it
+        was compiled before or the compilation cache has it. Raises ValueError for numbers below 1.
+        """
+        counts = check_sizes("objects", objects)
+        prompted = check_sizes("conditioning_frames", conditioning_frames)
+        steps = list(
+            rehearse(lambda clip: self.video(clip, **options), self.image_config.image_size, counts, prompted)
+        )
+        seconds = {}
+        for name, run in tqdm(steps, desc="compiling", unit="program", disable=not progress):
+            start = time.perf_counter()
+            run()
+            seconds[name] = time.perf_counter() - start
+        return seconds

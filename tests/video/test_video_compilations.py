@@ -67,3 +67,32 @@ def test_a_long_session_compiles_each_step_once_for_each_bucket(traced: Counter[
     assert traced["encode_frame"] == before["encode_frame"]
     assert traced["prompt_step"] == before["prompt_step"]
     assert traced["condition"] <= before["condition"] + 1  # two objects with one conditioning frame
+
+
+def test_after_compile_sessions_compile_nothing(traced: Counter[str]) -> None:
+    model = video_model_of(smallest_video_config(memory_attention_feed_forward_hidden_size=40))
+    found = model.compile(objects=(1, 2), conditioning_frames=(1, 2))
+    assert list(found) == [
+        "1 object, 1 frame with prompts",
+        "1 object, 2 frames with prompts",
+        "2 objects, 1 frame with prompts",
+        "2 objects, 2 frames with prompts",
+        "first prompts",
+    ]
+    traced.clear()
+    session = model.video(small_clip(12))
+    session.prompt(0, 1, [(12, 30)])
+    session.prompt(0, 1, [(20, 30), (40, 50)], [1, 0], clear_old=False)
+    list(session.propagate(0, 4))
+    session.prompt(4, 2, box=(5, 5, 40, 40))
+    list(session.propagate(4, 4))
+    session.prompt(8, 1, [(30, 30)], [0], clear_old=False)
+    session.prompt(8, 1, [(30, 34)], [0], clear_old=False)
+    list(session.propagate(8))
+    list(session.propagate(8, reverse=True))
+    session.reset()
+    session.prompt(3, "mask", mask=small_clip(1)[0, ..., 0] > 200)
+    list(session.propagate())
+    assert not traced
+    with pytest.raises(ValueError, match="conditioning_frames"):
+        model.compile(conditioning_frames=0)
