@@ -141,13 +141,11 @@ class Sam2Video(Sam2):
         low = jax.image.resize(logits, (objects, height // 4, width // 4), "bilinear", antialias=True)
         prompt = self.mask_downsample(mask[..., None])[..., 0]
         conditioned = jnp.broadcast_to(features.coarse, (objects, *features.coarse.shape[1:]))
-        pointer = self._decode(features, conditioned, *_no_points(objects), prompt, multimask=False)[
-            0
-        ].pointer
+        output, _ = self._decode(features, conditioned, *_no_points(objects), prompt, multimask=False)
         is_there = (mask > 0).any(axis=(1, 2))
         return FrameOutput(
             low=low,
-            pointer=jnp.where(is_there[:, None], pointer, self._no_object_pointer()),
+            pointer=jnp.where(is_there[:, None], output.pointer, self._no_object_pointer()),
             score=(2 * is_there.astype(jnp.float32) - 1) * _GIVEN_LOGIT,
             iou=jnp.ones(objects, jnp.float32),
         )
@@ -224,11 +222,15 @@ class Sam2Video(Sam2):
     def _object_by_object(self, step: Any, features: FrameFeatures, of_objects: Any) -> Any:
         """Call step(self, of_objects, features) for all objects, on a CPU for one after the other."""
         objects = jax.tree.leaves(of_objects)[0].shape[0]
-        height, width = features.coarse.shape[1:3]
         step = partial(step, features=features)
-        if objects == 1 or self.is_initializing() or height * width < _LARGE_MAP or not on_cpu():
+        if objects == 1 or not self._is_cut(features):
             return step(self, of_objects)
         return one_by_one(self, step, of_objects, 0, objects)
+
+    def _is_cut(self, features: FrameFeatures) -> bool:
+        """Whether objects go one by one, and only those that are to be tracked: large maps on a CPU."""
+        height, width = features.coarse.shape[1:3]
+        return not self.is_initializing() and height * width >= _LARGE_MAP and on_cpu()
 
     def _condition(self, seen: "_Seen", features: FrameFeatures) -> jax.Array:
         height, width, channels = features.coarse.shape[1:]
@@ -327,7 +329,7 @@ class Sam2Video(Sam2):
         """Output and memory of objects; a single one, as a CPU takes them, only if it is to be tracked."""
         seen, is_tracked, expected = of_objects
         track = partial(Sam2Video._track_all, features=features, with_candidates=with_candidates)
-        if is_tracked.shape != (1,) or not on_cpu():
+        if is_tracked.shape != (1,) or not self._is_cut(features):
             return track(self, seen, expected)
         like = jax.eval_shape(partial(track, self), seen, expected)
 

@@ -37,11 +37,8 @@ def call(network: tuple[nn.Module, Any, Any], method: Any, *inputs: Any) -> Any:
     )
 
 
-def memories(expected: Any, name: str, spare: int = 0) -> Memories:
-    """What a test of the reference remembers; spare slots that are not valid lie before it and between.
-
-    There is always a slot for pointers.
-    """
+def memories(expected: Any, name: str) -> Memories:
+    """What a test of the reference remembers; slots that are not valid lie before it and between."""
     slots = int(name.split("_")[1])
     memory, places = expected[f"{name}/memory"], expected[f"{name}/memory_positions"]
     sines = np.asarray(sine_positions(8, 8, CHANNELS)).reshape(1, TOKENS, CHANNELS)
@@ -50,7 +47,7 @@ def memories(expected: Any, name: str, spare: int = 0) -> Memories:
     pointers, pointer_offsets = memory[slots * TOKENS :], places[slots * TOKENS :]
 
     def spread(x: np.ndarray, fill: float) -> np.ndarray:
-        for place in (0, len(x) // 2 + 1)[: spare if len(x) else 1]:
+        for place in (0, len(x) // 2 + 1)[: 1 + (len(x) > 0)]:
             x = np.insert(x, place, fill, axis=0)
         return x[None]
 
@@ -70,15 +67,14 @@ def attend(module: Sam2Video, x: jax.Array, memories: Memories) -> jax.Array:
 ATTENTIONS = ("attention_7_16", "attention_1_1", "attention_3_0")
 
 
-@pytest.mark.parametrize("spare", [0, 2])
 @pytest.mark.parametrize("platform", ["cpu", "accelerator"])
-def test_memory_attention(network: Any, platform: str, spare: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_attention(network: Any, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All slots at once and slot by slot, as large maps are taken on a CPU; hidden slots change nothing."""
     monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
     _, _, expected = network
     for name in ATTENTIONS[: 1 if f"{ATTENTIONS[1]}/x" not in expected else None]:
         with tracing_for(platform):
-            out = call(network, attend, expected[f"{name}/x"], memories(expected, name, spare))
+            out = call(network, attend, expected[f"{name}/x"], memories(expected, name))
         assert_close("features", f"memory attention, {platform}", out, expected[f"{name}/out"])
 
 
@@ -86,7 +82,7 @@ def test_memory_attention_has_gradients_everywhere(network: Any, monkeypatch: py
     """The same slot by slot, where slots that are not valid are left out, as of all at once."""
     monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
     module, params, expected = network
-    x, seen = jnp.asarray(expected["attention_7_16/x"]), memories(expected, "attention_7_16", 2)
+    x, seen = jnp.asarray(expected["attention_7_16/x"]), memories(expected, "attention_7_16")
 
     def loss(x: jax.Array, spatial: jax.Array) -> jax.Array:
         out = module.apply({"params": params}, x, seen._replace(spatial=spatial), method=attend)
@@ -104,7 +100,7 @@ def test_memory_attention_has_gradients_everywhere(network: Any, monkeypatch: py
 def test_objects_at_once_are_each_alone(network: Any) -> None:
     _, _, expected = network
     one = memories(expected, "attention_7_16")
-    hidden = one._replace(valid=one.valid & (np.arange(7) != 3))
+    hidden = one._replace(valid=one.valid & (np.arange(9) != 3))
     nothing = one._replace(valid=one.valid & False, pointer_valid=one.pointer_valid & False)
     several = [one, hidden, nothing]
     both = Memories(*(np.concatenate(parts) for parts in zip(*several, strict=True)))
