@@ -304,3 +304,25 @@ def test_a_network_of_one_memory_and_one_pointer_remembers_the_prompts_alone() -
         one.prompt(0, 1, [(12, 30)])
         runs.append(stacked(one.propagate(first)))
     assert_same(tuple(x[7:] for x in runs[0]), runs[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_lies_on_the_device_is_a_cache(seed: int) -> None:
+    """Prompts and runs at random give the same if all is loaded again before every frame."""
+    rng = np.random.default_rng(seed)
+    options = {"max_cond_frame_num": [-1, 2][seed % 2], "memory_temporal_stride": [1, 1, 2, 2][seed]}
+    kept, loaded = session(**options), session(**options)
+    for i in range(8):
+        frame, id_ = int(rng.integers(12)), int(rng.integers(2))
+        reverse, point = bool(rng.integers(2)), rng.integers(0, 64, (1, 2))
+        results: list[list[Any]] = [[], []]
+        for one, found in zip((kept, loaded), results, strict=True):
+            if i % 2 == 0:
+                found.append(one.prompt(frame, id_, point, [i % 4 // 2], clear_old=reverse).logits)
+                continue
+            for each in one.propagate(frame, 5, reverse):
+                found.append(each.logits)
+                if one is loaded:
+                    one._memories._start_again()
+        for mine, other in zip(*results, strict=True):
+            assert np.abs(mine - other).max() <= LIMIT
