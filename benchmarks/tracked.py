@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-# More than a run has; the frames are all one array.
-_FRAMES = 10_000
-
 Points = list[tuple[float, float]]
 
 
@@ -43,9 +40,7 @@ def their_step(
 
     pixels = torch.from_numpy(frame.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1)
     session: Any = modeling.Sam2VideoInferenceSession
-    session = session(
-        pixels[None].expand(_FRAMES, *pixels.shape), *frame.shape[:2], device, device, device, torch.float32
-    )
+    session = session(None, *frame.shape[:2], device, device, device, torch.float32)
     for i, point in enumerate(points):
         click = {
             "point_coords": torch.tensor([[[list(point)]]], device=device),
@@ -53,7 +48,6 @@ def their_step(
         }
         session.add_point_inputs(session.obj_id_to_idx(i), 0, click)
     session.obj_with_new_inputs = list(range(len(points)))
-    run = wrap(lambda t: reference(session, frame_idx=t))
-    frames = iter(range(_FRAMES))
-    run(next(frames))
-    return lambda: run(next(frames)).pred_masks.cpu()
+    run = wrap(lambda: reference(session, frame=pixels.clone()))  # a session keeps its frames
+    run()
+    return lambda: run().pred_masks.cpu()

@@ -53,28 +53,28 @@ def main() -> None:
     """Measure, print the table, and with --write put it into RESULTS.md."""
     from benchmarks.common import parser, random_video_model, report, setting, table
 
-    options = parser(__doc__, image_size=False)
+    options = parser(__doc__)
     options.add_argument("--size", default="tiny")
-    options.add_argument("--image-size", type=int, default=512)
-    options.add_argument("--frames", type=int, default=200, help="transformers'; ours goes on to --ours")
-    options.add_argument("--ours", type=int, default=1000)
+    options.add_argument("--frames", type=int, default=200, help="beside transformers")
+    options.add_argument("--small", type=int, default=256, help="image size of the long clip")
+    options.add_argument("--long", type=int, default=1000, help="its frames")
     arguments = options.parse_args()
+    runs = [
+        ("sam2_jax fp32", "ours", arguments.image_size, arguments.frames),
+        ("transformers fp32", "torch", arguments.image_size, arguments.frames),
+        ("sam2_jax fp32", "ours", arguments.small, arguments.long),
+    ]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        random_video_model(arguments.size, arguments.image_size).save_pretrained(
-            folder, layout="transformers"
-        )
-        for side, label, frames in (
-            ("ours", "sam2_jax fp32", arguments.ours),
-            ("torch", "transformers fp32", arguments.frames),
-        ):
-            found = run_json([__file__, side, folder, str(arguments.image_size), str(frames)])
-            rows.append([label, *(f"{found[str(t)]:.0f}" if str(t) in found else "-" for t in MARKS)])
-    head = ["peak memory, MB, after frames", *map(str, MARKS)]
+    for label, side, image_size, frames in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            random_video_model(arguments.size, image_size).save_pretrained(folder, layout="transformers")
+            found = run_json([__file__, side, folder, str(image_size), str(frames)])
+        cells = [f"{found[str(t)]:.0f}" if str(t) in found else "-" for t in MARKS]
+        rows.append([f"{label}, {image_size} x {image_size}", *cells])
+    head = ["most memory, MB, after frames", *map(str, MARKS)]
     text = (
         f"## Video memory\n\n`python benchmarks/video_memory.py --write`: resident memory at most, "
-        f"hiera-{arguments.size} at {arguments.image_size} x {arguments.image_size}, one object through a "
-        f"stream. {setting()}.\n\n{table(head, rows)}"
+        f"hiera-{arguments.size}, one object through a stream. {setting()}.\n\n{table(head, rows)}"
     )
     report("video memory", text, arguments.write)
 
