@@ -4,7 +4,8 @@ Source: Ryali et al. 2023 (arXiv:2306.00989), with the windowed positional embed
 (arXiv:2311.05613); transformers Sam2HieraDetModel.
 """
 
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,49 +15,48 @@ import numpy as np
 from jax import export
 
 from sam2_jax.config import Sam2HieraDetConfig
-from sam2_jax.model.layers import MLP, Dense, LayerNorm, attend, gelu, one_by_one, recording
-from sam2_jax.model.platforms import for_each_platform, on_cpu
+from sam2_jax.model.layers import MLP, Dense, LayerNorm, Linear, attend, gelu, one_by_one, recording
+from sam2_jax.model.platforms import for_each_platform, on_cpu, on_tpu
 from sam2_jax.model.positions import resize_bicubic
+from sam2_jax.model.windows import (
+    WindowOrder,
+    merge_groups,
+    quarters_in_order,
+    quarters_of_maps,
+    rows_of_tokens,
+    split_groups,
+    tile_partition,
+    tile_unpartition,
+    window_partition,
+    window_unpartition,
+)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max pooling of x [..., H, W, C] to [..., H // 2, W // 2, C]; odd last rows are dropped."""
-    *lead, height, width, channels = x.shape
-    x = x[..., : height // 2 * 2, : width // 2 * 2, :]
-    return x.reshape(*lead, height // 2, 2, width // 2, 2, channels).max(axis=(-4, -2))
+def pooled(linear: Linear, quarters: list[jax.Array], dtype: Any) -> jax.Array:
+    """2x2 max pooling of a linear layer's outputs, given its inputs in four parts, one of each 2x2.
 
-
-def window_partition(x: jax.Array, window: int, filling: jax.Array | None = None) -> jax.Array:
-    """Cut x [B, H, W, C] into [B, N, window, window, C], filling [C] (zeros) up the last rows and columns.
-
-    window 0 means the whole map as one window.
+    The quarters of the outputs are never joined, only the greater of them kept.
     """
-    batch, height, width, channels = x.shape
-    if window == 0:
-        return x[:, None]
-    x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)))
-    if filling is not None and x.shape[1:3] != (height, width):
-        inside = np.pad(np.ones((height, width), bool), ((0, -height % window), (0, -width % window)))
-        x = jnp.where(inside[None, ..., None], x, filling.astype(x.dtype).reshape(1, 1, 1, channels))
-    rows, columns = x.shape[1] // window, x.shape[2] // window
-    x = x.reshape(batch, rows, window, columns, window, channels).swapaxes(2, 3)
-    return x.reshape(batch, rows * columns, window, window, channels)
+    return reduce(jnp.maximum, (linear(quarter, dtype) for quarter in quarters))
 
 
-def window_unpartition(windows: jax.Array, height: int, width: int) -> jax.Array:
-    """Put windows [B, N, h, w, C] back together as [B, height, width, C], dropping the filling."""
-    batch, count, window_h, window_w, channels = windows.shape
-    columns = -(-width // window_w)
-    x = windows.reshape(batch, count // columns, columns, window_h, window_w, channels).swapaxes(2, 3)
-    return x.reshape(batch, -1, columns * window_w, channels)[:, :height, :width]
+QueryKeyValue = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class MultiScaleAttention(nn.Module):
     """Self-attention inside windows; the first block of a stage pools its queries 2x2.
 
     The zeros that fill up a window take part as keys, as in the reference. Source: Sam2MultiScaleAttention.
+
+    Where queries are pooled there are few of them, so their keys and values are not projected: the queries
+    go through the keys' kernel instead, what they gather of the inputs through the values' (Attention in
+    arXiv:1706.03762, re-associated), and all heads attend to the same inputs:
+
+        q_h (y W_k,h + b)^T = (q_h W_k,h^T) y^T + q_h b^T, of which the last drops out of the softmax
+        P_h (y W_v,h + b)   = (P_h y) W_v,h + b, since the rows of P_h sum to one
     """
 
+    in_features: int
     features: int
     num_heads: int
     window: int
@@ -65,32 +65,118 @@ class MultiScaleAttention(nn.Module):
     param_dtype: Any = jnp.float32
     kernel_init: Any = nn.initializers.normal(0.02)
 
-    @nn.compact
+    def setup(self) -> None:
+        dense = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
+        self.qkv = Dense(self.in_features, 3 * self.features, **dense)
+        self.proj = Dense(self.features, self.features, **dense)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Attend within windows of x [B, H, W, C]; returns [B, H', W', features], halved if pooling.
 
         Sows the weights [B, N, heads, h' * w', h * w] into collection "attentions".
         """
-        dense = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
-        project = Dense(x.shape[-1], 3 * self.features, name="qkv", **dense)
-        # A filling token is zero, so its projection is the bias: known without computing it for each.
-        filling = project(jnp.zeros(x.shape[-1:], self.dtype))
-        windows = window_partition(project(x), self.window, filling)
-        query, key, value = jnp.split(windows, 3, axis=-1)
         height, width = x.shape[1:3]
         if self.pool_queries:
-            query = max_pool(query)
+            windows = window_partition(x, self.window)
+            parts = quarters_of_maps(windows)
+            side = parts[0].shape[2:4]
+            queries = pooled(_thirds(self.qkv.weights())[0], [rows_of_tokens(x) for x in parts], self.dtype)
+            out = self._attend_pooled(queries, rows_of_tokens(windows))
             height, width = height // 2, width // 2
+        else:
+            side = (self.window,) * 2 if self.window else (height, width)
+            out = self._attend(*self._project_windows(x))
+        return self.proj(window_unpartition(out.reshape(*out.shape[:2], *side, -1), height, width))
 
-        def heads(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:2], -1, self.num_heads, self.features // self.num_heads)
+    def in_order(self, x: jax.Array, order: WindowOrder) -> jax.Array:
+        """Attend within windows that are laid out, x [B, N, T, C]; returns [B, N, T, features]."""
+        query, key, value = self._project(x)
+        return self.proj(self._attend(query, key, value, _other_windows(order, order)))
 
+    def pooled_in_order(self, x: jax.Array, parts: list[jax.Array], order: WindowOrder) -> jax.Array:
+        """Do as `in_order`, pooling the quarters of x: [B, N', T', features] in the order after pooling."""
+        following = order.pooled()
+        factor = order.columns // following.columns
+        queries = pooled(_thirds(self.qkv.weights())[0], parts, self.dtype)
+        hidden = _other_windows(following._replace(group=order.group), order)
+        out = self._attend_pooled(split_groups(queries, following, factor), x, hidden)
+        return self.proj(merge_groups(out, following, factor))
+
+    def _project(self, x: jax.Array) -> QueryKeyValue:
+        """Queries, keys and values [B, N, T, H, D] of x [B, N, T, C]."""
+
+        def at_once(x: jax.Array, layer: Linear) -> QueryKeyValue:
+            return self._heads(jnp.split(layer(x, self.dtype), 3, axis=-1))
+
+        def one_by_one(x: jax.Array, layer: Linear) -> QueryKeyValue:
+            if self.num_heads == 1:
+                return at_once(x, layer)
+            # Splitting the result by heads is one more pass over a TPU's memory.
+            return self._heads([part(x, self.dtype) for part in _thirds(layer)])
+
+        return on_tpu(at_once, one_by_one, x, self.qkv.weights())
+
+    def _project_windows(self, x: jax.Array) -> QueryKeyValue:
+        """Do as `_project` within windows of x [B, H, W, C]."""
+
+        def project_first(x: jax.Array, layer: Linear) -> QueryKeyValue:
+            # A filling token is zero, so its projection is the bias: known without computing it for each.
+            windows = window_partition(layer(x, self.dtype), self.window, layer.bias)
+            return self._heads(jnp.split(rows_of_tokens(windows), 3, axis=-1))
+
+        def cut_first(x: jax.Array, layer: Linear) -> QueryKeyValue:
+            windows = rows_of_tokens(window_partition(x, self.window))  # a third of the channels to move
+            return self._heads([part(windows, self.dtype) for part in _thirds(layer)])
+
+        return on_tpu(project_first, cut_first, x, self.qkv.weights())
+
+    def _heads(self, parts: list[jax.Array]) -> QueryKeyValue:
+        query, key, value = (x.reshape(*x.shape[:3], self.num_heads, -1) for x in parts)
+        return query, key, value
+
+    def _attend(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, hidden: np.ndarray | None = None
+    ) -> jax.Array:
+        """Attend, [B, N, T, H, D] each, hidden [T, T] being added to the scores: [B, N, T, features]."""
+        bias = None if hidden is None else jnp.asarray(hidden)[None, None, None]
         wanted = recording(self, "attentions")
-        out, weights = attend(heads(query), heads(key), heads(value), return_weights=wanted)
+        out, weights = attend(query, key, value, bias, return_weights=wanted)
         if wanted:
             self.sow("attentions", "weights", weights)
-        out = window_unpartition(out.reshape(query.shape), height, width)
-        return Dense(self.features, self.features, name="proj", **dense)(out)
+        return out.reshape(*out.shape[:3], -1)
+
+    def _attend_pooled(self, queries: jax.Array, x: jax.Array, hidden: np.ndarray | None = None) -> jax.Array:
+        """Attend from pooled queries [B, N, Q, features] to x [B, N, T, C]: [B, N, Q, features]."""
+        heads, width = self.num_heads, self.features // self.num_heads
+        _, key, value = _thirds(self.qkv.weights())
+        lead = queries.shape[:3]
+        by_head = (self.in_features, heads, width)
+        absorbed = jnp.einsum(
+            "bnqhd,chd->bnqhc",
+            queries.reshape(*lead, heads, width),
+            key.kernel.astype(self.dtype).reshape(by_head),
+        )
+        bias = None if hidden is None else jnp.asarray(hidden)[None, None, None]
+        wanted = recording(self, "attentions")
+        tokens = x[:, :, :, None]  # one head for all
+        mixed, weights = attend(absorbed, tokens, tokens, bias, scale=width**-0.5, return_weights=wanted)
+        if wanted:
+            self.sow("attentions", "weights", weights)
+        out = jnp.einsum("bnqhc,chd->bnqhd", mixed, value.kernel.astype(self.dtype).reshape(by_head))
+        return out.reshape(*lead, self.features) + value.bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+def _other_windows(queries: WindowOrder, keys: WindowOrder) -> np.ndarray | None:
+    """What hides windows of a group from each other, to be added to scores [Q, T]."""
+    if keys.group == 1:
+        return None
+    return np.where(queries.windows()[:, None] == keys.windows(), 0, -np.inf).astype(np.float32)
+
+
+def _thirds(layer: Linear) -> list[Linear]:
+    """The projections of queries, keys and values that are one layer."""
+    kernels, biases = (jnp.split(p, 3, axis=-1) for p in layer)
+    return [Linear(kernel, bias) for kernel, bias in zip(kernels, biases, strict=True)]
 
 
 class MultiScaleBlock(nn.Module):
@@ -99,6 +185,7 @@ class MultiScaleBlock(nn.Module):
     Source: Sam2MultiScaleBlock.
     """
 
+    in_features: int
     features: int
     num_heads: int
     window: int
@@ -107,31 +194,104 @@ class MultiScaleBlock(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x [B, H, W, C] to [B, H', W', features]; H' and W' are halved in a pooling block."""
+    def setup(self) -> None:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        kernel_init = nn.initializers.normal(self.config.initializer_range)
+        made = {"kernel_init": nn.initializers.normal(self.config.initializer_range), **types}
         epsilon = self.config.layer_norm_eps
-        shortcut = x
-        y = LayerNorm(epsilon, **types, name="layer_norm1")(x)
-        if x.shape[-1] != self.features:
-            # The shortcut is projected from the normalised input, then pooled.
-            shortcut = Dense(x.shape[-1], self.features, kernel_init=kernel_init, name="proj", **types)(y)
-            if self.pool:
-                shortcut = max_pool(shortcut)
-        x = shortcut + MultiScaleAttention(
-            self.features,
-            self.num_heads,
-            self.window,
-            self.pool,
-            kernel_init=kernel_init,
-            name="attn",
-            **types,
-        )(y)
+        self.layer_norm1, self.layer_norm2 = (LayerNorm(epsilon, **types) for _ in range(2))
+        self.attn = MultiScaleAttention(
+            self.in_features, self.features, self.num_heads, self.window, self.pool, **made
+        )
         hidden = int(self.features * self.config.mlp_ratio)
-        y = LayerNorm(epsilon, **types, name="layer_norm2")(x)
-        return x + MLP((hidden, self.features), gelu, kernel_init=kernel_init, name="mlp", **types)(y)
+        self.mlp = MLP((hidden, self.features), gelu, **made)
+        if self.in_features != self.features:
+            self.proj = Dense(self.in_features, self.features, **made)
+
+    def __call__(self, x: jax.Array, order: WindowOrder | None = None) -> jax.Array:
+        """Map x [B, H, W, C] to [B, H', W', features]; H' and W' are halved in a pooling block.
+
+        With an order x is [B, N, T, C], windows laid out in it; so is the result, in the order after
+        pooling if the block pools.
+        """
+        y = self.layer_norm1(x)
+        if order is not None and self.pool:
+            parts = quarters_in_order(y, order)
+            attended = self.attn.pooled_in_order(y, parts, order)
+        else:
+            attended = self.attn(y) if order is None else self.attn.in_order(y, order)
+            parts = quarters_of_maps(y) if self.pool else [y]
+        # The shortcut is projected from the normalised input, then pooled.
+        widens = self.in_features != self.features
+        shortcut = pooled(self.proj.weights(), parts, self.dtype) if widens else x
+        x = shortcut + attended
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class PatchProjection(nn.Module):
+    """The convolution of `PatchEmbedding`, without padding, in the form that suits the platform."""
+
+    config: Sam2HieraDetConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pixels: jax.Array, is_whole: bool = False) -> jax.Array:
+        """Map padded pixels [B, (H - 1) stride + kernel, ..., 3] to tokens [B, H, W, C].
+
+        Whole images have the padding, zeros, on all sides.
+        """
+        config = self.config
+        shape = (*config.patch_kernel_size, pixels.shape[-1], config.hidden_size)
+        init = nn.initializers.normal(config.initializer_range)
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+        operands = [x.astype(self.dtype) for x in (pixels, kernel, bias.reshape(1, 1, 1, -1))]
+        convolve = partial(_convolve, stride=config.patch_stride)
+        if not is_whole:
+            return convolve(*operands)
+        in_depth = partial(_convolve_in_depth, stride=config.patch_stride, padding=config.patch_padding)
+        return on_tpu(convolve, in_depth, *operands)
+
+
+def _convolve(pixels: jax.Array, kernel: jax.Array, bias: jax.Array, stride: Sequence[int]) -> jax.Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    out = jax.lax.conv_general_dilated(pixels, kernel, stride, "VALID", dimension_numbers=dimensions)
+    return out + bias
+
+
+def _convolve_in_depth(
+    pixels: jax.Array, kernel: jax.Array, bias: jax.Array, stride: Sequence[int], padding: Sequence[int]
+) -> jax.Array:
+    """Do as `_convolve`, with stride x stride pixels as the channels of one place.
+
+    A strided convolution of 3 channels would leave most of a TPU's lanes empty. A patch is a few whole
+    places, side by side for one product; where the outer ones reach beyond the kernel its weights are zero.
+    The padding is taken off again, which XLA takes back, and put on in whole places.
+    """
+    batch, *padded, channels = pixels.shape
+    taps = kernel.shape[:2]
+    axes = list(zip(padded, taps, stride, padding, strict=True))
+    tokens = [(size - tap) // step + 1 for size, tap, step, _ in axes]
+    before = [-(-pad // step) for _, _, step, pad in axes]  # places of zeros
+    places = [-(-(n * step - pad + tap) // step) for n, (_, tap, step, pad) in zip(before, axes, strict=True)]
+    rests = [-(size - 2 * pad) % step for size, _, step, pad in axes]
+    x = pixels[:, padding[0] : padded[0] - padding[0], padding[1] : padded[1] - padding[1]]
+    x = jnp.pad(x, ((0, 0), (0, rests[0]), (0, rests[1]), (0, 0)))
+    rows, columns = (n // step for n, step in zip(x.shape[1:3], stride, strict=True))
+    # Columns first, then rows: a TPU takes two cheap steps so, and two dear ones otherwise.
+    x = x.transpose(0, 3, 1, 2).reshape(batch, channels, -1, columns, stride[1]).swapaxes(3, 4)
+    x = x.reshape(batch, channels, rows, *stride, columns).transpose(0, 1, 3, 4, 2, 5)
+    x = x.reshape(batch, -1, rows, columns)
+    after = [n + p - 1 - b - size for n, p, b, size in zip(tokens, places, before, x.shape[2:], strict=True)]
+    x = jnp.pad(x, ((0, 0), (0, 0), *((b, max(a, 0)) for b, a in zip(before, after, strict=True))))
+    corners = [(i, j) for i in range(places[0]) for j in range(places[1])]
+    patches = [x[:, :, i : i + tokens[0], j : j + tokens[1]] for i, j in corners]
+    beyond = [n * step - pad for n, (_, _, step, pad) in zip(before, axes, strict=True)]
+    ends = [p * step - b - tap for p, b, (_, tap, step, _) in zip(places, beyond, axes, strict=True)]
+    kernel = jnp.pad(kernel, (*zip(beyond, ends, strict=True), (0, 0), (0, 0)))
+    kernel = kernel.reshape(places[0], stride[0], places[1], stride[1], channels, -1)
+    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(-1, kernel.shape[-1])
+    return jnp.einsum("bkyx,kc->byxc", jnp.concatenate(patches, axis=1), kernel) + bias
 
 
 class PatchEmbedding(nn.Module):
@@ -142,16 +302,7 @@ class PatchEmbedding(nn.Module):
     param_dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        config = self.config
-        self.projection = nn.Conv(
-            config.hidden_size,
-            config.patch_kernel_size,
-            config.patch_stride,
-            "VALID",
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.normal(config.initializer_range),
-        )
+        self.projection = PatchProjection(self.config, dtype=self.dtype, param_dtype=self.param_dtype)
 
     def pad(self, pixel_values: jax.Array) -> jax.Array:
         """Surround pixels [B, H, W, 3] with the zeros that the outermost patches reach into."""
@@ -159,13 +310,16 @@ class PatchEmbedding(nn.Module):
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
         """Map pixels [B, H, W, 3] to tokens [B, H / 4, W / 4, C]."""
-        return self.projection(self.pad(pixel_values))
+        return self.projection(self.pad(pixel_values), is_whole=True)
 
     def rows(self, padded: jax.Array, first: int | jax.Array, count: int) -> jax.Array:
         """Embed only these rows of tokens, [B, count, W / 4, C], from the padded pixels."""
         stride, kernel = self.config.patch_stride[0], self.config.patch_kernel_size[0]
         size = (count - 1) * stride + kernel
-        return self.projection(jax.lax.dynamic_slice_in_dim(padded, first * stride, size, axis=1))
+        if padded.shape[1] < size + stride:
+            return self.projection(padded, is_whole=True)
+        rows = jax.lax.dynamic_slice_in_dim(padded, first * stride, size, axis=1)
+        return self.projection(rows)
 
 
 class Run(NamedTuple):
@@ -236,7 +390,7 @@ class Hiera(nn.Module):
         self.pos_embed_window = self.param(
             "pos_embed_window", zeros, (1, window, window, config.hidden_size), self.param_dtype
         )
-        block_class = nn.remat(MultiScaleBlock) if self.remat else MultiScaleBlock
+        block_class = nn.remat(MultiScaleBlock, static_argnums=(2,)) if self.remat else MultiScaleBlock
         blocks: list[MultiScaleBlock] = []
         for stage, depth in enumerate(config.blocks_per_stage):
             for i in range(depth):
@@ -245,6 +399,7 @@ class Hiera(nn.Module):
                 is_global = len(blocks) in config.global_attention_blocks
                 blocks.append(
                     block_class(
+                        in_features=blocks[-1].features if blocks else config.hidden_size,
                         features=config.embed_dim_per_stage[stage],
                         num_heads=config.num_attention_heads_per_stage[stage],
                         window=0 if is_global else config.window_size_per_stage[windows_of],
@@ -272,29 +427,48 @@ class Hiera(nn.Module):
         tiles = (1, height // window.shape[1], width // window.shape[2], 1)
         return resize_bicubic(background, height, width) + jnp.tile(window, tiles)
 
-    @for_each_platform
     def __call__(self, pixel_values: jax.Array) -> tuple[jax.Array, ...]:
         """Map pixels [B, H, W, 3] to the last map of each stage, at strides 4, 8, 16 and 32."""
+        return self.project(pixel_values, None)[0]
+
+    @for_each_platform
+    def project(
+        self, pixel_values: jax.Array, layers: tuple[Linear, ...] | None
+    ) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """Do as a call does, putting each stage's map through a linear layer; returns the last as it is too.
+
+        The layers' few channels are what is moved from windows to maps, not the stage's.
+        """
         height, width = (
             n // s for n, s in zip(pixel_values.shape[1:3], self.config.patch_stride, strict=True)
         )
+
+        def output(index: int, x: jax.Array) -> jax.Array:
+            layer = None if layers is None else layers[self.config.stage_ends.index(index)]
+            return x if layer is None else layer(x, self.dtype)
+
         pixels = self.patch_embed.pad(pixel_values.astype(self.dtype))
         x: Image | jax.Array = Image(pixels, self._background(height))
         hidden_states = [self._rows(x, 0, height)] if recording(self, "hidden_states") else []
         stages: list[jax.Array] = []
         for run in self.runs:
             if self._is_tiled(run, height, width):
-                outputs = self._run_tiles(run, x, height, width)
+                ends, x = self._run_tiles(run, x, height, width, output)
             else:
-                outputs = self._run_blocks(run, self._rows(x, 0, height))
-            if hidden_states:
-                hidden_states += [out for _, out in outputs]
-            stages += [out for index, out in outputs if index in self.config.stage_ends]
-            x = outputs[-1][1]
+                x = self._rows(x, 0, height)
+                ends = []
+                for index in range(run.first, run.end):
+                    x = self.blocks[index](x)
+                    if hidden_states:
+                        hidden_states.append(x)
+                    if index in self.config.stage_ends:
+                        ends.append(output(index, x))
+            stages += ends
             height, width = x.shape[1:3]
         if hidden_states:
             self.sow("hidden_states", "tokens", tuple(hidden_states))
-        return tuple(stages)
+        assert isinstance(x, jax.Array)
+        return tuple(stages), x
 
     def _rows(self, x: Image | jax.Array, first: int | jax.Array, count: int) -> jax.Array:
         """Cut rows out of a map [B, H, W, C], or embed those of an image."""
@@ -305,14 +479,6 @@ class Hiera(nn.Module):
         positions = self._place(cut(x.background), tokens.shape[2])
         return (tokens.astype(jnp.float32) + positions).astype(self.dtype)
 
-    def _run_blocks(self, run: Run, x: jax.Array) -> list[tuple[int, jax.Array]]:
-        """Put x [B, H, W, C] through the blocks of a run; returns what each of them gives, with its index."""
-        outputs = []
-        for index in range(run.first, run.end):
-            x = self.blocks[index](x)
-            outputs.append((index, x))
-        return outputs
-
     def _is_tiled(self, run: Run, height: int, width: int) -> bool:
         """Whether a run is to go tile by tile: unrecorded, its tiles covering the map without filling."""
         records = self.is_initializing() or any(recording(self, c) for c in ("hidden_states", "attentions"))
@@ -321,32 +487,41 @@ class Hiera(nn.Module):
         return divides and not records and run.tile % 2**halvings == 0
 
     def _run_tiles(
-        self, run: Run, x: Image | jax.Array, height: int, width: int
-    ) -> list[tuple[int, jax.Array]]:
-        """Do as `_run_blocks`, each window a map of its own, on a CPU in bands of windows out of the cache.
+        self,
+        run: Run,
+        x: Image | jax.Array,
+        height: int,
+        width: int,
+        output: Callable[[int, jax.Array], jax.Array],
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """Put x through a run's blocks, windows staying apart, on a CPU in bands of windows out of the cache.
 
-        Returns the outputs that are wanted: those at a stage's end and the last.
+        Returns the outputs of the stages that end in it, and the last map.
         """
-        wanted = [i for i in range(run.first, run.end) if i in self.config.stage_ends or i == run.end - 1]
         batch = (x.pixels if isinstance(x, Image) else x).shape[0]
         bands = _bands(batch, height, width, run.tile)
         if bands > 1 and not on_cpu():
             bands = 1
         rows = height // bands
+        halvings = sum(self.blocks[index].pool for index in range(run.first, run.end))
+        first = WindowOrder.of(run.tile, halvings, width // run.tile)
 
         def run_band(module: "Hiera", index: jax.Array) -> tuple[jax.Array, ...]:
-            tiles = window_partition(module._rows(x, index[0] * rows, rows), run.tile)
-            outputs = module._run_blocks(run, tiles.reshape(-1, *tiles.shape[2:]))
-            return tuple(whole(out)[None] for index, out in outputs if index in wanted)
-
-        def whole(tiles: jax.Array) -> jax.Array:
-            side, channels = tiles.shape[-2:]
-            tiles = tiles.reshape(batch, -1, side, side, channels)
-            return window_unpartition(tiles, rows * side // run.tile, width * side // run.tile)
+            order = first
+            tiles = tile_partition(module._rows(x, index[0] * rows, rows), order)
+            maps = []
+            for i in range(run.first, run.end):
+                tiles = module.blocks[i](tiles, order)
+                order = order.pooled() if module.blocks[i].pool else order
+                if i in module.config.stage_ends:
+                    maps.append(tile_unpartition(output(i, tiles), order))
+            maps.append(tile_unpartition(tiles, order))
+            return tuple(x[None] for x in maps)
 
         def joined(out: jax.Array) -> jax.Array:
             return out.swapaxes(0, 1).reshape(batch, -1, *out.shape[3:])
 
         indices = jnp.arange(bands)
-        outputs = one_by_one(self, run_band, indices, 0, bands) if bands > 1 else run_band(self, indices)
-        return [(index, joined(out)) for index, out in zip(wanted, outputs, strict=True)]
+        maps = one_by_one(self, run_band, indices, 0, bands) if bands > 1 else run_band(self, indices)
+        *ends, last = (joined(x) for x in maps)
+        return ends, last

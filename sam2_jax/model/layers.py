@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from sam2_jax.model.platforms import by_platform, on_cpu
+from sam2_jax.model.flash_attention import flash_blocks, on_tpu_alone, takes_width
+from sam2_jax.model.platforms import by_platform, on_cpu, on_tpu
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -81,8 +82,26 @@ class Dense(nn.Module):
         return self.weights()(x, self.dtype)
 
 
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:
+    """Normalise x [..., C] in float32, with the variance in a second pass, as torch computes it.
+
+    Where the network computes in bfloat16 one pass gives both: E[x^2] - E[x]^2 in float32 loses bits only
+    where the mean is hundreds of standard deviations, and whatever makes x can give both as it writes x.
+    """
+    lead = (1,) * (x.ndim - 1)
+    x = x.astype(jnp.float32)
+    mean = x.mean(axis=-1, keepdims=True)
+    centred = x - mean
+    if dtype == jnp.bfloat16:
+        variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0)
+    else:
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    factor = jax.lax.rsqrt(variance + epsilon) * scale.astype(jnp.float32).reshape(*lead, -1)
+    return (centred * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(dtype)
+
+
 class LayerNorm(nn.Module):
-    """LayerNorm over channels in float32, with the variance in a second pass, as torch computes it."""
+    """LayerNorm over channels, see `layer_norm`."""
 
     epsilon: float
     dtype: Any = jnp.float32
@@ -91,14 +110,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise x [..., C]."""
-        shape, lead = x.shape[-1:], (1,) * (x.ndim - 1)
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x = x.astype(jnp.float32)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * scale.astype(jnp.float32).reshape(*lead, -1)
-        return (centred * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(self.dtype)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+        return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
 class MLP(nn.Module):
@@ -174,21 +188,25 @@ def attend(
     value: jax.Array,
     bias: jax.Array | None = None,
     *,
+    scale: float | None = None,
     return_weights: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Scaled dot-product attention, softmax in float32: the one entry point for every backend.
 
     query is [B, P, Q, H, D], key [B, P, K, H, D], value [B, P, K, H, F]; bias, float32, broadcasts to
-    [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
+    [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P; keys and
+    values may have H = 1, shared by the queries' heads.
+    scale is that of the scores, D^-0.5 if not given.
     Returns ([B, P, Q, H, F] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
+    query = query * jnp.asarray(query.shape[-1] ** -0.5 if scale is None else scale, query.dtype)
     is_open = export.is_symbolic_dim(key.shape[2])
     if return_weights or (bias is not None and (is_open or bias.shape[2:4] != (1, 1))):
         out, weights, total = _attend_plain(query, key, value, bias)
         return out, weights / total if return_weights else None
     best = {name: best_implementation(query, key, name) for name in _QUERIES_PER_STEP}
-    if bias is not None or value.shape[-1] != query.shape[-1]:  # which cuDNN is not asked for
-        best["cuda"] = best["tpu"]
+    if bias is not None or value.shape[-1] != query.shape[-1]:  # which no fused kernel is asked for
+        best["cuda"] = best["tpu"] = best_implementation(query, key, "")
     if set(best.values()) == {"plain"}:
         return _attend_plain(query, key, value, bias)[0], None
     on = {name: IMPLEMENTATIONS[best[name]] for name in best}
@@ -196,7 +214,7 @@ def attend(
     def accelerator(*operands: jax.Array) -> jax.Array:
         if best["cuda"] == best["tpu"]:
             return on["tpu"](*operands)
-        return jax.lax.platform_dependent(*operands, cuda=on["cuda"], default=on["tpu"])
+        return on_tpu(on["cuda"], on["tpu"], *operands)
 
     operands = (query, key, value) if bias is None else (query, key, value, bias)
     return by_platform(on["cpu"], accelerator, *operands), None
@@ -205,8 +223,11 @@ def attend(
 def best_implementation(query: jax.Array, key: jax.Array, platform: str) -> str:
     """Name the best of IMPLEMENTATIONS for these shapes and types on platform "cpu", "cuda" or "tpu"."""
     queries, width = query.shape[2], query.shape[4]
-    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2]:
+    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
         return "plain"
+    is_closed = not any(export.is_symbolic_dim(size) for size in query.shape)
+    if platform == "tpu" and is_closed and takes_width(width) and flash_blocks(queries, key.shape[2]):
+        return "flash"
     # cuDNN's conditions. On short key rows XLA's own fusions do better.
     fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128
     if platform == "cuda" and fits and _has_cudnn():
@@ -231,17 +252,18 @@ def _attend_plain(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the result, and the softmax as its unnormalised weights and their sums.
 
-    Dividing after the product with the values spares a pass over the scores, by far the largest array.
+    Dividing after the product with the values spares a pass over the scores, by far the largest array. The
+    weights are summed as the product takes them, rounded: they are written once, in the type of the values.
     """
-    scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    scores = jnp.einsum("bpqhd,bpkhd->bphqk", query * scale, key, preferred_element_type=jnp.float32)
+    shared = key.shape[3] < query.shape[3]
+    keys = "bpkd" if shared else "bpkhd"
+    key, value = (x[:, :, :, 0] if shared else x for x in (key, value))
+    scores = jnp.einsum(f"bpqhd,{keys}->bphqk", query, key, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias
-    weights = unnormalised_softmax(scores, axis=-1)
-    total = weights.sum(axis=-1, keepdims=True)
-    out = jnp.einsum(
-        "bphqk,bpkhd->bpqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
+    weights = unnormalised_softmax(scores, axis=-1).astype(value.dtype)
+    total = weights.astype(jnp.float32).sum(axis=-1, keepdims=True)
+    out = jnp.einsum(f"bphqk,{keys}->bpqhd", weights, value, preferred_element_type=jnp.float32)
     return (out / jnp.moveaxis(total, 2, 3)).astype(query.dtype), weights, total
 
 
@@ -286,24 +308,25 @@ def _attend_chunked(
         out = jax.lax.map(lambda chunk: attend_chunk(chunk, key, value, bias), chunks)
         return out.reshape(queries, -1)
 
-    scaled = query * jnp.asarray(width**-0.5, query.dtype)
     if bias is not None:
         bias = jnp.broadcast_to(bias, (batch, objects, heads, 1, key.shape[2]))
         bias = bias.reshape(batch * objects * heads, 1, -1)
-    operands = by_head(scaled), by_head(key), by_head(value), bias
+    operands = by_head(query), by_head(key), by_head(value), bias
     all_heads = partial(jax.lax.map, attend_head) if is_on_cpu or are_many_keys else jax.vmap(attend_head)
     out = all_heads(operands)
     return out.reshape(batch, objects, heads, queries, -1).swapaxes(2, 3)
 
 
 def _attend_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """cuDNN's fused attention: bfloat16, head sizes of up to 128 that 8 divides."""
+    """cuDNN's fused attention: bfloat16, head sizes of up to 128 that 8 divides; queries are scaled."""
     flat = (x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
-    return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(query.shape)
+    return jax.nn.dot_product_attention(*flat, scale=1.0, implementation="cudnn").reshape(query.shape)
 
 
 IMPLEMENTATIONS = {
     "plain": lambda *operands: _attend_plain(*operands)[0],
     "chunked": _attend_chunked,
     "cudnn": _attend_cudnn,
+    # Inside of a TPU's program as the others are inside of theirs.
+    "flash": on_tpu_alone(_attend_chunked),
 }

@@ -18,61 +18,21 @@ from sam2_jax.model.layers import (
     Dense,
     LayerNorm,
     Linear,
-    gelu,
     one_by_one,
     reaches,
     recording,
 )
-from sam2_jax.model.platforms import for_each_platform, on_cpu
+from sam2_jax.model.platforms import for_each_platform, on_cpu, on_tpu
 from sam2_jax.model.two_way_transformer import TwoWayTransformer
-
-
-def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Lay out x [B, f height, f width, C] as upsampling does: [B, height * width, f * f, C].
-
-    Each doubling adds its own two rows and columns, so those of f = 4 are in the order y1 x1 y2 x2.
-    """
-    batch, channels = x.shape[0], x.shape[-1]
-    if x.shape[1] == height:
-        return x.reshape(batch, height * width, 1, channels)
-    # The last doubling is the innermost: split it off and lay out the map of what is left.
-    x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, x.shape[1], x.shape[3], 4 * channels)
-    return to_sub_pixels(x, height, width).reshape(batch, height * width, -1, channels)
-
-
-def from_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Undo `to_sub_pixels`: [N, height * width, f * f, C] to [N, f height, f width, C]."""
-    count, factor, channels = x.shape[0], x.shape[2], x.shape[-1]
-    x = x.reshape(count, height, width, factor, channels)
-    while factor > 1:
-        factor //= 4
-        height, width = 2 * height, 2 * width
-        x = x.reshape(count, height // 2, width // 2, 2, 2, factor * channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(count, height, width, factor, channels)
-    return x.reshape(count, height, width, channels)
-
-
-class SubPixelUpsample(nn.Module):
-    """Transposed convolution, kernel 2, stride 2: every position becomes 2x2, with no overlap.
-
-    The four are kept side by side at their coarse position, where what follows position by position, and
-    another such convolution, take them as they are; only the last result is rearranged.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x [N, K, S, C] to [N, K, 4 S, features], the four of each position in the order y, x."""
-        channels = x.shape[-1]
-        kernel_shape = (2, 2, channels, self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), kernel_shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        flat = Linear(kernel.transpose(2, 0, 1, 3).reshape(channels, -1), jnp.tile(bias, 4))
-        return flat(x.reshape(-1, channels), self.dtype).reshape(*x.shape[:2], -1, self.features)
+from sam2_jax.model.upscaling import (
+    EPSILON,
+    SubPixelUpsample,
+    Upscaled,
+    Upscaling,
+    masks_by_sub_pixel,
+    masks_in_lanes,
+    to_sub_pixels,
+)
 
 
 class MaskPrediction(NamedTuple):
@@ -144,9 +104,9 @@ class MaskDecoder(nn.Module):
         self.transformer = TwoWayTransformer(config, **types)
         self.conv_s0 = Dense(width, width // 8, convolution=True, **types)
         self.conv_s1 = Dense(width, width // 4, convolution=True, **types)
-        self.upscale_conv1 = SubPixelUpsample(width // 4, **types)
-        self.upscale_layer_norm = LayerNorm(1e-6, **types)
-        self.upscale_conv2 = SubPixelUpsample(width // 8, **types)
+        self.upscale_conv1 = SubPixelUpsample(width, width // 4, **types)
+        self.upscale_layer_norm = LayerNorm(EPSILON, **types)
+        self.upscale_conv2 = SubPixelUpsample(width // 4, width // 8, **types)
         self.output_hypernetworks_mlps = [
             MLP((width, width, width // 8), **types) for _ in range(self.num_mask_tokens)
         ]
@@ -282,28 +242,14 @@ class MaskDecoder(nn.Module):
         grid_size: tuple[int, int],
     ) -> jax.Array:
         """Upscale image [B, P, K, C] and weigh its channels by hyper [B, P, M, C / 8]: [B, P, M, H, W]."""
-        batch, objects = image.shape[:2]
-        # Logits are compared with thresholds: no TF32 or bfloat16 passes here, where they cost little.
-        masks = jnp.einsum(
-            "bpksc,bpmc->bpksm",
-            self._upscale(image, fine, middle),
-            hyper,
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
+        if self.is_initializing():
+            self.upscale_layer_norm(jnp.zeros(image.shape[-1] // 4))
+        norm: Any = self.upscale_layer_norm.variables["params"]
+        weights = Upscaling(
+            self.upscale_conv1.weights(), norm["scale"], norm["bias"], self.upscale_conv2.weights()
         )
-        masks = from_sub_pixels(masks.reshape(batch * objects, *masks.shape[2:]), *grid_size)
-        masks = jnp.moveaxis(masks, -1, 1)
-        return masks.reshape(batch, objects, *masks.shape[1:])
-
-    def _upscale(self, image: jax.Array, fine: jax.Array, middle: jax.Array) -> jax.Array:
-        """Upscale image [B, P, K, C] to sub-pixels [B, P, K, 16, C / 8], adding the finer features."""
-
-        def add(x: jax.Array, skip: jax.Array) -> jax.Array:
-            return x.reshape(*image.shape[:3], *x.shape[2:]) + skip.astype(self.dtype)
-
-        x = add(self.upscale_conv1(image.reshape(-1, image.shape[2], 1, image.shape[3])), middle)
-        x = gelu(self.upscale_layer_norm(x))
-        return gelu(add(self.upscale_conv2(x.reshape(-1, *x.shape[2:])), fine))
+        forms = (partial(form, grid_size=grid_size) for form in (masks_by_sub_pixel, masks_in_lanes))
+        return on_tpu(*forms, Upscaled(image, fine, middle, hyper), weights)
 
     def select(self, prediction: MaskPrediction, multimask_output: bool) -> MaskPrediction:
         """Keep the multimask outputs, or one mask per object.

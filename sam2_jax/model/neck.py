@@ -5,14 +5,21 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sam2_jax.config import Sam2VisionConfig
 from sam2_jax.model.layers import Dense, Linear
+from sam2_jax.model.platforms import on_tpu
+from sam2_jax.model.windows import move
 
 
 def upsample_nearest(x: jax.Array) -> jax.Array:
     """Double height and width of x [B, H, W, C] by repetition."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+    def product(x: jax.Array) -> jax.Array:
+        return move("byxc,xX->byXc", x, np.eye(x.shape[2], dtype=np.float32).repeat(2, axis=1))
+
+    return on_tpu(lambda x: x.repeat(2, axis=2), product, x).repeat(2, axis=1)
 
 
 class FeaturePyramid(nn.Module):
@@ -36,25 +43,42 @@ class FeaturePyramid(nn.Module):
             for channels in config.backbone_channel_list
         ]
 
+    def laterals(self, narrow: tuple[Linear, ...] = ()) -> tuple[Linear, ...]:
+        """The layer that each stage's map (strides 4 ... 32) goes through, for `join`.
+
+        narrow holds layers that the finest levels go through last. Where no other level needs one of these at
+        full width, both layers are one.
+        """
+        laterals = [conv.weights() for conv in reversed(self.convs)]  # they are listed from deep to shallow
+        for i in self._narrowed_at_once(len(narrow)):
+            laterals[i] = laterals[i].then(narrow[i])
+        return tuple(laterals)
+
+    def _narrowed_at_once(self, count: int) -> list[int]:
+        top_down = self.config.fpn_top_down_levels
+        return [i for i in range(min(count, len(self.convs) - 1)) if not {i, i - 1} & set(top_down)]
+
     def __call__(
         self, stages: tuple[jax.Array, ...], narrow: tuple[Linear, ...] = ()
     ) -> tuple[jax.Array, ...]:
-        """Map stage outputs (strides 4 ... 32) to pyramid levels of equal width, in the same order.
+        """Map stage outputs (strides 4 ... 32) to pyramid levels of equal width, in the same order."""
+        laterals = zip(self.laterals(narrow), stages, strict=True)
+        return self.join(tuple(layer(stage, self.dtype) for layer, stage in laterals), narrow)
 
-        The deepest level only feeds the one above it and is not returned. narrow holds layers that the
-        finest levels go through last. Such a level is not formed at full width where no other one needs it.
+    def join(self, laterals: tuple[jax.Array, ...], narrow: tuple[Linear, ...] = ()) -> tuple[jax.Array, ...]:
+        """Add to the maps that came through `laterals` what comes from above, and narrow what is not yet.
+
+        The deepest level only feeds the one above it and is not returned.
         """
-        last = len(stages) - 1
-        top_down = self.config.fpn_top_down_levels
+        at_once = self._narrowed_at_once(len(narrow))
         levels: list[jax.Array] = []
         above: jax.Array | None = None
-        for i in range(last, -1, -1):
-            lateral = self.convs[last - i]  # parameters are listed from deep to shallow
-            if i < len(narrow) and i not in top_down and i - 1 not in top_down:
-                levels.insert(0, lateral.weights().then(narrow[i])(stages[i], self.dtype))
+        for i in reversed(range(len(laterals))):
+            level = laterals[i]
+            if i in at_once:
+                levels.insert(0, level)
                 continue
-            level = lateral(stages[i])
-            if above is not None and i in top_down:
+            if above is not None and i in self.config.fpn_top_down_levels:
                 level = level + upsample_nearest(above)
             above = level
             levels.insert(0, narrow[i](level, self.dtype) if i < len(narrow) else level)

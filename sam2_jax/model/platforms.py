@@ -22,7 +22,7 @@ from flax.core.scope import is_filter_empty
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-_CPU, _ACCELERATOR = "cpu", "accelerator"
+_CPU, _ACCELERATOR, _TPU = "cpu", "accelerator", "tpu"
 # Tracing in the hope that no answer depends on the platform.
 _UNDECIDED = "all"
 
@@ -36,7 +36,10 @@ class _PlatformMattersError(Exception):
 
 @contextmanager
 def tracing_for(target: str) -> Iterator[None]:
-    """Inside, trace for "cpu", for "accelerator" or, as long as that does not matter, for "all"."""
+    """Inside, trace for "cpu", for "accelerator" or, as long as that does not matter, for "all".
+
+    "tpu" stands for the accelerator that it is, for whoever wants that form of a program on another machine.
+    """
     token = _target.set(target)
     try:
         yield
@@ -61,6 +64,20 @@ def by_platform(cpu: Callable[..., T], accelerator: Callable[..., T], *operands:
         return (cpu if on_cpu() else accelerator)(*operands)
     branches = _traced_for(_CPU, cpu), _traced_for(_ACCELERATOR, accelerator)
     return jax.lax.platform_dependent(*operands, cpu=branches[0], default=branches[1])
+
+
+def on_tpu(elsewhere: Callable[..., T], tpu: Callable[..., T], *operands: Any) -> T:
+    """Call one of two functions of trees of arrays, the second where the program is for a TPU.
+
+    It is chosen on the spot, so the platform need not be known: for pieces that nothing around depends on.
+    """
+    target = _target.get()
+    if target in (_CPU, _TPU):
+        return (tpu if target == _TPU else elsewhere)(*operands)
+    functions = elsewhere, tpu
+    if target is None:
+        functions = _traced_for(_CPU, elsewhere), _traced_for(_TPU, tpu)
+    return jax.lax.platform_dependent(*operands, tpu=functions[1], default=functions[0])
 
 
 def for_each_platform(method: Method) -> Method:

@@ -71,8 +71,8 @@ class VisionEncoder(nn.Module):
 
     def _encode(self, pixel_values: jax.Array, narrow: tuple[Linear, ...]) -> tuple[jax.Array, Any]:
         """Return the backbone's last map and the pyramid levels."""
-        stages = self.backbone(pixel_values)
-        return stages[-1], self.neck(stages, narrow)
+        laterals, last = self.backbone.project(pixel_values, self.neck.laterals(narrow))
+        return last, self.neck.join(laterals, narrow)
 
     def _encode_batch(self, pixel_values: jax.Array, narrow: tuple[Linear, ...]) -> tuple[jax.Array, Any]:
         """Encode images, on a CPU one after the other: its cache holds the maps of one at best."""

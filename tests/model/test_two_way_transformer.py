@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tolerances import relative_error
 
-from sam2_jax.model.mask_decoder import from_sub_pixels, to_sub_pixels
 from sam2_jax.model.two_way_transformer import ImageToTokenAttention, Projection, TokenToImageAttention
+from sam2_jax.model.upscaling import from_sub_pixels, to_sub_pixels
 
 HEADS, WIDTH, INNER = 4, 32, 16
 TOKENS, POSITIONS = 6, 50

@@ -11,8 +11,10 @@ import numpy as np
 from tolerances import assert_close
 
 from parity.oracle import Pair, Steps, channels_last, our_steps, their_steps, to_torch
-from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction, from_sub_pixels
-from sam2_jax.model.sam2 import ImageEmbeddings
+from sam2_jax.model.layers import gelu
+from sam2_jax.model.mask_decoder import MaskDecoder, MaskPrediction
+from sam2_jax.model.sam2 import ImageEmbeddings, Sam2
+from sam2_jax.model.upscaling import from_sub_pixels, to_sub_pixels
 
 POINTS = np.random.default_rng(4).uniform(0, 128, (2, 3, 2, 2)).astype(np.float32)
 LABELS = np.array([[[1, 0], [2, 3], [1, -1]], [[1, 1], [0, 1], [2, 3]]])
@@ -90,13 +92,21 @@ def test_attentions_by_name_in_the_output(pair: Pair, embeddings: ImageEmbedding
         assert_close("attentions", f"output {name}", weights.reshape(expected.shape), expected)
 
 
-def test_upscaled_image_and_heads(ours: Steps, theirs: Steps) -> None:
-    for conv in ("upscale_conv1", "upscale_conv2"):
+def test_upscaled_image(pair: Pair, theirs: Steps) -> None:
+    image = np.asarray(theirs.outputs["mask_decoder.transformer"][1]).reshape(6, 64, 1, -1)
+    normalised = channels_last(theirs.outputs["mask_decoder.upscale_layer_norm"])
+    inputs = {"upscale_conv1": image, "upscale_conv2": to_sub_pixels(gelu(jnp.asarray(normalised)), 8, 8)}
+    for conv, x in inputs.items():
+
+        def upscale(module: Sam2, x: jax.Array, conv: str = conv) -> jax.Array:
+            return getattr(module.mask_decoder, conv)(x)
+
+        sub_pixels = pair.ours.module.apply({"params": pair.ours.params}, x, method=upscale)
         expected = channels_last(theirs.outputs[f"mask_decoder.{conv}"])
-        sub_pixels = ours.outputs[f"mask_decoder.{conv}"]
-        if conv == "upscale_conv2":  # whose input the module flattened
-            sub_pixels = sub_pixels.reshape(6, 64, 16, -1)
         assert_close("features", conv, from_sub_pixels(sub_pixels, 8, 8), expected)
+
+
+def test_heads(ours: Steps, theirs: Steps) -> None:
     for i in range(4):
         name = f"mask_decoder.output_hypernetworks_mlps.{i}"
         assert_close("tokens", "hypernetworks", ours.outputs[name], theirs.outputs[name])

@@ -18,12 +18,12 @@ from transformers.models.sam2 import modeling_sam2
 
 from parity.oracle import Pair, channels_first, channels_last, to_torch
 from sam2_jax.model import layers
-from sam2_jax.model.hiera import max_pool, window_partition, window_unpartition
 from sam2_jax.model.layers import IMPLEMENTATIONS, LayerNorm, attend, best_implementation, gelu
-from sam2_jax.model.mask_decoder import SubPixelUpsample, from_sub_pixels, to_sub_pixels
 from sam2_jax.model.neck import upsample_nearest
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.positions import resize_bicubic
+from sam2_jax.model.upscaling import SubPixelUpsample, from_sub_pixels, to_sub_pixels
+from sam2_jax.model.windows import quarters_of_maps, window_partition, window_unpartition
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -73,7 +73,8 @@ def test_layer_norm_equals_torch(epsilon: float) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 3)])
 def test_max_pool_equals_torch(size: tuple[int, int]) -> None:
     x = noise(2, *size, 4)
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), modeling_sam2.do_pool(to_torch(x), 2))
+    largest = jnp.stack(quarters_of_maps(jnp.asarray(x))).max(axis=0)
+    np.testing.assert_array_equal(largest, modeling_sam2.do_pool(to_torch(x), 2))
 
 
 @pytest.mark.parametrize(("size", "window"), [((8, 8), 4), ((8, 8), 3), ((10, 7), 6), ((4, 5), 14)])
@@ -93,7 +94,7 @@ def test_nearest_upsampling_equals_torch() -> None:
 
 def test_sub_pixel_upsampling_equals_transposed_convolution() -> None:
     x, kernel, bias = noise(2, 3, 5, 8), noise(2, 2, 8, 4, seed=1), noise(4, seed=2)
-    sub_pixels = SubPixelUpsample(4).apply(
+    sub_pixels = SubPixelUpsample(8, 4).apply(
         {"params": {"kernel": kernel, "bias": bias}}, to_sub_pixels(jnp.asarray(x), 3, 5)
     )
     ours = from_sub_pixels(sub_pixels, 3, 5)
@@ -128,7 +129,7 @@ def test_attention_equals_torch_as_the_platform_chooses(queries: int, keys: int)
 def test_every_implementation_of_attention_agrees(implementation: str, platform: str) -> None:
     inputs = attention_inputs(2048, 1024)
     with tracing_for(platform):  # which sets the chunk, and whether heads go one by one
-        ours = jax.jit(lambda *x: IMPLEMENTATIONS[implementation](*x))(*inputs)
+        ours = jax.jit(lambda q, *x: IMPLEMENTATIONS[implementation](q / 8**0.5, *x))(*inputs)
     assert_close("features", f"attention, {implementation}", ours[:, 0], torch_attention(inputs))
 
 
