@@ -204,9 +204,8 @@ def attend(
     if return_weights or (bias is not None and (is_open or bias.shape[2:4] != (1, 1))):
         out, weights, total = _attend_plain(query, key, value, bias)
         return out, weights / total if return_weights else None
-    best = {name: best_implementation(query, key, name) for name in _QUERIES_PER_STEP}
-    if bias is not None or value.shape[-1] != query.shape[-1]:  # which no fused kernel is asked for
-        best["cuda"] = best["tpu"] = best_implementation(query, key, "")
+    may_fuse = bias is None and value.shape[-1] == query.shape[-1]  # or no fused kernel is asked for
+    best = {name: best_implementation(query, key, name, may_fuse) for name in _QUERIES_PER_STEP}
     if set(best.values()) == {"plain"}:
         return _attend_plain(query, key, value, bias)[0], None
     on = {name: IMPLEMENTATIONS[best[name]] for name in best}
@@ -220,17 +219,23 @@ def attend(
     return by_platform(on["cpu"], accelerator, *operands), None
 
 
-def best_implementation(query: jax.Array, key: jax.Array, platform: str) -> str:
+def best_implementation(query: jax.Array, key: jax.Array, platform: str, may_fuse: bool = True) -> str:
     """Name the best of IMPLEMENTATIONS for these shapes and types on platform "cpu", "cuda" or "tpu"."""
     queries, width = query.shape[2], query.shape[4]
     if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
         return "plain"
     is_closed = not any(export.is_symbolic_dim(size) for size in query.shape)
-    if platform == "tpu" and is_closed and takes_width(width) and flash_blocks(queries, key.shape[2]):
+    if (
+        platform == "tpu"
+        and may_fuse
+        and is_closed
+        and takes_width(width)
+        and flash_blocks(queries, key.shape[2])
+    ):
         return "flash"
     # cuDNN's conditions. On short key rows XLA's own fusions do better.
     fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128
-    if platform == "cuda" and fits and _has_cudnn():
+    if platform == "cuda" and may_fuse and fits and _has_cudnn():
         return "cudnn"
     chunk = _QUERIES_PER_STEP[platform]
     return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
