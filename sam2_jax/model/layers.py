@@ -85,19 +85,31 @@ class Dense(nn.Module):
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:
     """Normalise x [..., C] in float32, with the variance in a second pass, as torch computes it.
 
-    Where the network computes in bfloat16 one pass gives both: E[x^2] - E[x]^2 in float32 loses bits only
-    where the mean is hundreds of standard deviations, and whatever makes x can give both as it writes x.
+    On a TPU a network that computes in bfloat16 takes one pass for both.
     """
     lead = (1,) * (x.ndim - 1)
     x = x.astype(jnp.float32)
-    mean = x.mean(axis=-1, keepdims=True)
-    centred = x - mean
+    statistics = _in_two_passes(x)
     if dtype == jnp.bfloat16:
-        variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0)
-    else:
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        statistics = on_tpu(_in_two_passes, _in_one_pass, x)
+    mean, variance = statistics
     factor = jax.lax.rsqrt(variance + epsilon) * scale.astype(jnp.float32).reshape(*lead, -1)
-    return (centred * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(dtype)
+    return ((x - mean) * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(dtype)
+
+
+def _in_two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    mean = x.mean(axis=-1, keepdims=True)
+    return mean, jnp.square(x - mean).mean(axis=-1, keepdims=True)
+
+
+def _in_one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and E[x^2] - E[x]^2, which whatever makes x can give as it writes x.
+
+    In float32 that loses what bfloat16 holds only where the mean is tens of standard deviations.
+    """
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean)
+    return mean, jnp.maximum(variance, 0)
 
 
 class LayerNorm(nn.Module):
@@ -194,8 +206,7 @@ def attend(
     """Scaled dot-product attention, softmax in float32: the one entry point for every backend.
 
     query is [B, P, Q, H, D], key [B, P, K, H, D], value [B, P, K, H, F]; bias, float32, broadcasts to
-    [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P; keys and
-    values may have H = 1, shared by the queries' heads.
+    [B, P, H, Q, K] and is added to the scores. Either side may have P = 1, shared by the other's P.
     scale is that of the scores, D^-0.5 if not given.
     Returns ([B, P, Q, H, F] in query's dtype, weights [B, P, H, Q, K] float32 or None).
     """
@@ -222,7 +233,7 @@ def attend(
 def best_implementation(query: jax.Array, key: jax.Array, platform: str, may_fuse: bool = True) -> str:
     """Name the best of IMPLEMENTATIONS for these shapes and types on platform "cpu", "cuda" or "tpu"."""
     queries, width = query.shape[2], query.shape[4]
-    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
+    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2]:
         return "plain"
     is_closed = not any(export.is_symbolic_dim(size) for size in query.shape)
     if (
@@ -260,15 +271,12 @@ def _attend_plain(
     Dividing after the product with the values spares a pass over the scores, by far the largest array. The
     weights are summed as the product takes them, rounded: they are written once, in the type of the values.
     """
-    shared = key.shape[3] < query.shape[3]
-    keys = "bpkd" if shared else "bpkhd"
-    key, value = (x[:, :, :, 0] if shared else x for x in (key, value))
-    scores = jnp.einsum(f"bpqhd,{keys}->bphqk", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bpqhd,bpkhd->bphqk", query, key, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias
     weights = unnormalised_softmax(scores, axis=-1).astype(value.dtype)
     total = weights.astype(jnp.float32).sum(axis=-1, keepdims=True)
-    out = jnp.einsum(f"bphqk,{keys}->bpqhd", weights, value, preferred_element_type=jnp.float32)
+    out = jnp.einsum("bphqk,bpkhd->bpqhd", weights, value, preferred_element_type=jnp.float32)
     return (out / jnp.moveaxis(total, 2, 3)).astype(query.dtype), weights, total
 
 

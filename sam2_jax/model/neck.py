@@ -5,7 +5,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sam2_jax.config import Sam2VisionConfig
 from sam2_jax.model.layers import Dense, Linear
@@ -17,7 +16,7 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
     """Double height and width of x [B, H, W, C] by repetition."""
 
     def product(x: jax.Array) -> jax.Array:
-        return move("byxc,xX->byXc", x, np.eye(x.shape[2], dtype=np.float32).repeat(2, axis=1))
+        return move("byxc,xX->byXc", x, jnp.eye(x.shape[2], dtype=x.dtype).repeat(2, axis=1))
 
     return on_tpu(lambda x: x.repeat(2, axis=2), product, x).repeat(2, axis=1)
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sam2_jax.model.layers import Linear, gelu, layer_norm
 
@@ -139,7 +138,7 @@ def masks_in_lanes(inputs: Upscaled, weights: Upscaling, grid_size: tuple[int, i
     (batch, objects, positions, _), (height, width) = image.shape, grid_size
     highest = jax.lax.Precision.HIGHEST
     features = weights.scale.shape[0]
-    mean = jnp.asarray(np.kron(np.eye(4), np.full((features, features), 1 / features)), jnp.float32)
+    mean = jnp.kron(jnp.eye(4, dtype=jnp.float32), jnp.full((features, features), 1 / features, jnp.float32))
 
     def centred(x: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)
@@ -153,7 +152,7 @@ def masks_in_lanes(inputs: Upscaled, weights: Upscaling, grid_size: tuple[int, i
     scale, bias = (
         jnp.tile(p.astype(jnp.float32), 4).reshape(1, 1, 1, -1) for p in (weights.scale, weights.bias)
     )
-    x = gelu((x * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(dtype))
+    x = gelu((x.astype(jnp.float32) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(dtype))
     blocks_of_kernel = jnp.kron(jnp.eye(4, dtype=dtype), weights.second.kernel.astype(dtype))
     second = Linear(blocks_of_kernel, jnp.tile(weights.second.bias, 4))
     x = gelu(second(x, dtype) + fine.reshape(batch, 1, positions, -1).astype(dtype))
@@ -164,6 +163,6 @@ def masks_in_lanes(inputs: Upscaled, weights: Upscaling, grid_size: tuple[int, i
     masks = jnp.einsum("bpnc,bpkc->bpnk", blocks, x, precision=highest, preferred_element_type=jnp.float32)
     masks = masks.reshape(batch, objects, count, 2, 2, 2, 2, height, width)
     # Sub-pixel (v, u) of (y, x) of column w goes to column 4 w + 2 x + u: v and y stay rows.
-    where = np.eye(4 * width, dtype=np.float32).reshape(width, 2, 2, -1).transpose(1, 2, 0, 3)
+    where = jnp.eye(4 * width, dtype=jnp.float32).reshape(width, 2, 2, -1).transpose(1, 2, 0, 3)
     masks = jnp.einsum("bpmyxvuhw,xuwW->bpmhyvW", masks, where, precision=highest)
     return masks.reshape(batch, objects, count, 4 * height, 4 * width)

@@ -112,9 +112,9 @@ class WindowOrder(NamedTuple):
         """How many tokens a row of the map has."""
         return self.columns * self.group * self.side
 
-    def windows(self) -> np.ndarray:
+    def windows(self) -> jax.Array:
         """To which of the group's windows each of its tokens belongs, [tokens]."""
-        return np.tile(np.arange(self.group).repeat(self.side * self.side // self.parts), self.parts)
+        return jnp.tile(jnp.arange(self.group).repeat(self.side * self.side // self.parts), self.parts)
 
     @property
     def parts(self) -> int:
@@ -241,7 +241,7 @@ def _cut(x: Any, order: WindowOrder) -> Any:
     return x.reshape(batch, -1, order.tokens, channels)
 
 
-def _places(width: int, order: WindowOrder, most: int) -> np.ndarray:
+def _places(width: int, order: WindowOrder, most: int) -> jax.Array:
     """Where the tokens of a part of a row of windows go: 1 or 0 for [y, x, group in that part, token].
 
     The part is `most` tokens wide at most.
@@ -254,18 +254,19 @@ def _places(width: int, order: WindowOrder, most: int) -> np.ndarray:
 
 def _one_hot(
     moving: Callable[[Any], Any], height: int, width: int, filled_width: int | None = None
-) -> np.ndarray:
+) -> jax.Array:
     """What a function that moves tokens does to a map [1, height, filled_width, 1]: ones for [from, to].
 
-    What fills the map's rows up is not from the map: zeros.
+    What fills the map's rows up is not from the map: zeros. Made in the program, to be no constant of it.
     """
-    index = np.full((height, filled_width or width), -1)
-    index[:, :width] = np.arange(height * width).reshape(height, width)
-    moved: np.ndarray = moving(index[None, ..., None]).ravel()
-    return (np.arange(height * width)[:, None] == moved).astype(np.float32)
+    index = jnp.arange(height * width)
+    given = index.reshape(1, height, width, 1)
+    if filled_width is not None:
+        given = jnp.pad(given, ((0, 0), (0, 0), (0, filled_width - width), (0, 0)), constant_values=-1)
+    return (index[:, None] == moving(given).reshape(1, -1)).astype(jnp.float32)
 
 
-def move(letters: str, x: jax.Array, where: np.ndarray) -> jax.Array:
+def move(letters: str, x: jax.Array, where: jax.Array) -> jax.Array:
     """Move tokens by a product with ones and zeros, which is exact.
 
     A TPU moves pieces smaller than a tile of its registers in three passes over the memory, and takes one for

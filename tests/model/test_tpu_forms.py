@@ -11,9 +11,9 @@ from tolerances import relative_error
 from sam2_jax.checkpoint import names
 from sam2_jax.model import windows
 from sam2_jax.model.flash_attention import flash_attention
-from sam2_jax.model.hiera import _convolve, _convolve_in_depth
 from sam2_jax.model.layers import IMPLEMENTATIONS, Linear, layer_norm
 from sam2_jax.model.neck import upsample_nearest
+from sam2_jax.model.patch_embedding import _convolve, _convolve_in_depth
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.model.upscaling import Upscaled, Upscaling, masks_by_sub_pixel, masks_in_lanes
@@ -156,11 +156,9 @@ def test_a_norm_in_one_pass_is_the_norm_in_two() -> None:
     for offset in (0, 1, 16):
         x = jnp.asarray(noise(64, 96) + offset, jnp.bfloat16)
         scale, bias = jnp.asarray(noise(96, seed=1)), jnp.asarray(noise(96, seed=2))
-        expected = layer_norm(x, scale, bias, 1e-6, jnp.float32)
-        found = layer_norm(x, scale, bias, 1e-6, jnp.bfloat16).astype(jnp.float32)
-        assert relative_error(found, expected.astype(jnp.bfloat16).astype(jnp.float32)) < 4e-3
-        rounded = (found == expected.astype(jnp.bfloat16).astype(jnp.float32)).mean()
-        assert rounded > 0.99, "beyond the last bit both are the same"
+        two, one = in_both_forms(layer_norm, x, scale, bias, 1e-6, jnp.bfloat16)
+        assert relative_error(one.astype(jnp.float32), two.astype(jnp.float32)) < 4e-3
+        assert (one == two).mean() > 0.99, "but for the last bit"
 
 
 @pytest.mark.parametrize(("queries", "keys", "width"), [(1024, 1024, 96), (1536, 1024, 56)])
