@@ -151,24 +151,33 @@ class MultiScaleAttention(nn.Module):
         _, key, value = _thirds(self.qkv.weights())
         lead = queries.shape[:3]
         by_head = (self.in_features, heads, width)
+        # Rounded once, when scaled.
         absorbed = jnp.einsum(
             "bnqhd,chd->bnqhc",
             queries.reshape(*lead, heads, width),
             key.kernel.astype(self.dtype).reshape(by_head),
+            preferred_element_type=jnp.float32,
         )
+        absorbed = (absorbed * width**-0.5).astype(self.dtype)
         # Heads are so many queries more, of one head as wide as the inputs.
         absorbed = absorbed.reshape(*lead[:2], -1, 1, self.in_features)
         bias = None if hidden is None else hidden.repeat(heads, axis=0)[None, None, None]
         wanted = recording(self, "attentions")
         tokens = x[:, :, :, None]
-        out, weights = attend(absorbed, tokens, tokens, bias, scale=width**-0.5, return_weights=wanted)
+        out, weights = attend(absorbed, tokens, tokens, bias, scale=1.0, return_weights=wanted)
         if wanted:
             assert weights is not None
             weights = weights.reshape(*lead, heads, -1)
             self.sow("attentions", "weights", jnp.moveaxis(weights, 3, 2))
         mixed = out.reshape(*lead, heads, self.in_features)
-        out = jnp.einsum("bnqhc,chd->bnqhd", mixed, value.kernel.astype(self.dtype).reshape(by_head))
-        return out.reshape(*lead, self.features) + value.bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        out = jnp.einsum(
+            "bnqhc,chd->bnqhd",
+            mixed,
+            value.kernel.astype(self.dtype).reshape(by_head),
+            preferred_element_type=jnp.float32,
+        )
+        out = out.reshape(*lead, self.features) + value.bias.astype(jnp.float32).reshape(1, 1, 1, -1)
+        return out.astype(self.dtype)
 
 
 def _other_windows(queries: WindowOrder, keys: WindowOrder) -> jax.Array | None:
