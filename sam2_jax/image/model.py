@@ -1,6 +1,5 @@
 """`Sam2Model`: prompts on images to masks."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.hub import HubFolder
@@ -38,7 +36,15 @@ from sam2_jax.image.generation_options import (
     read_generation_options,
 )
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
-from sam2_jax.image.rehearsal import USES, Sizes, check_flags, check_sizes, check_uses, rehearse
+from sam2_jax.image.rehearsal import (
+    USES,
+    Sizes,
+    check_flags,
+    check_sizes,
+    check_uses,
+    rehearse,
+    time_each,
+)
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
 from sam2_jax.image.with_processor import ModelWithProcessor
@@ -219,13 +225,7 @@ class Sam2Model(ModelWithProcessor[Sam2Config]):
             check_flags("input_masks", input_masks),
             check_flags("multimask_output", multimask_output),
         )
-        steps = list(rehearse(self, sizes, check_uses(uses), options))
-        seconds = {}
-        for name, run in tqdm(steps, desc="compiling", unit="program", disable=not progress):
-            start = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - start
-        return seconds
+        return time_each(rehearse(self, sizes, check_uses(uses), options), progress)
 
     def predictor(
         self, photo: Any, processor: Sam2Processor | None = None, **post_processing: Any

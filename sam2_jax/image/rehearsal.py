@@ -4,6 +4,7 @@ Nothing is listed here that would have to be kept the same as there: the very fu
 the small programs around the network are made too.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from sam2_jax.checks import did_you_mean, read_flag, read_whole, shown
 from sam2_jax.image.batch import decode_blank
@@ -60,6 +62,16 @@ def check_uses(uses: Any) -> tuple[str, ...]:
         if use not in USES:
             raise ValueError(f"unknown use {shown(use)} to compile for{did_you_mean(use, USES)}")
     return tuple(given)
+
+
+def time_each(steps: Iterable[Step], progress: bool) -> dict[str, float]:
+    """Take steps one after the other, with a bar if wanted; returns the seconds of each by its name."""
+    seconds = {}
+    for name, run in tqdm(list(steps), desc="compiling", unit="program", disable=not progress):
+        start = time.perf_counter()
+        run()
+        seconds[name] = time.perf_counter() - start
+    return seconds
 
 
 def rehearse(

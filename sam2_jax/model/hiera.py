@@ -108,13 +108,13 @@ class MultiScaleAttention(nn.Module):
         def at_once(x: jax.Array, layer: Linear) -> QueryKeyValue:
             return self._heads(jnp.split(layer(x, self.dtype), 3, axis=-1))
 
-        def one_by_one(x: jax.Array, layer: Linear) -> QueryKeyValue:
+        def in_thirds(x: jax.Array, layer: Linear) -> QueryKeyValue:
             if self.num_heads == 1:
                 return at_once(x, layer)
             # Splitting the result by heads is one more pass over a TPU's memory.
             return self._heads([part(x, self.dtype) for part in _thirds(layer)])
 
-        return on_tpu(at_once, one_by_one, x, self.qkv.weights())
+        return on_tpu(at_once, in_thirds, x, self.qkv.weights())
 
     def _project_windows(self, x: jax.Array) -> QueryKeyValue:
         """Do as `_project` within windows of x [B, H, W, C]."""
@@ -363,8 +363,7 @@ class Hiera(nn.Module):
         )
 
         def output(index: int, x: jax.Array) -> jax.Array:
-            layer = None if layers is None else layers[self.config.stage_ends.index(index)]
-            return x if layer is None else layer(x, self.dtype)
+            return x if layers is None else layers[self.config.stage_ends.index(index)](x, self.dtype)
 
         pixels = self.patch_embed.pad(pixel_values.astype(self.dtype))
         x: Image | jax.Array = Image(pixels, self._background(height))

@@ -89,10 +89,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
     """
     lead = (1,) * (x.ndim - 1)
     x = x.astype(jnp.float32)
-    statistics = _in_two_passes(x)
-    if dtype == jnp.bfloat16:
-        statistics = on_tpu(_in_two_passes, _in_one_pass, x)
-    mean, variance = statistics
+    is_low = dtype == jnp.bfloat16
+    mean, variance = on_tpu(_in_two_passes, _in_one_pass, x) if is_low else _in_two_passes(x)
     factor = jax.lax.rsqrt(variance + epsilon) * scale.astype(jnp.float32).reshape(*lead, -1)
     return ((x - mean) * factor + bias.astype(jnp.float32).reshape(*lead, -1)).astype(dtype)
 

@@ -1,13 +1,10 @@
 """`Sam2VideoModel`: objects of a clip, prompted on some frames, tracked through all."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from sam2_jax.config import Sam2VideoConfig
-from sam2_jax.image.rehearsal import check_sizes
+from sam2_jax.image.rehearsal import check_sizes, time_each
 from sam2_jax.image.with_processor import ModelWithProcessor
 from sam2_jax.video.rehearsal import rehearse
 from sam2_jax.video.tracker import VideoTracker
@@ -50,12 +47,7 @@ class Sam2VideoModel(ModelWithProcessor[Sam2VideoConfig]):
         """
         counts = check_sizes("objects", objects)
         prompted = check_sizes("conditioning_frames", conditioning_frames)
-        steps = list(
-            rehearse(lambda clip: self.video(clip, **options), self.image_config.image_size, counts, prompted)
+        steps = rehearse(
+            lambda clip: self.video(clip, **options), self.image_config.image_size, counts, prompted
         )
-        seconds = {}
-        for name, run in tqdm(steps, desc="compiling", unit="program", disable=not progress):
-            start = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - start
-        return seconds
+        return time_each(steps, progress)
