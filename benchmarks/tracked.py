@@ -4,6 +4,8 @@ Imports neither JAX nor torch before a side is asked for.
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -51,3 +53,29 @@ def their_step(
     run = wrap(lambda: reference(session, frame=pixels.clone()))  # a session keeps its frames
     run()
     return lambda: run().pred_masks.cpu()
+
+
+def metas_step(size: str, frame: np.ndarray, points: Points, frames: int) -> Callable[[], Any]:
+    """The same with Meta's predictor and weights of its own: so many frames, from JPEGs."""
+    import torch
+    from PIL import Image
+    from sam2.build_sam import build_sam2_video_predictor
+
+    config = {"base-plus": "b+"}.get(size, size[0])
+    side = len(frame)
+    predictor = build_sam2_video_predictor(
+        f"configs/sam2.1/sam2.1_hiera_{config}.yaml",
+        None,
+        device="cpu",
+        apply_postprocessing=False,  # holes in masks are not filled: nothing else fills them either
+        hydra_overrides_extra=[f"++model.image_size={side}"],
+    )
+    with TemporaryDirectory() as folder:
+        for i in range(frames + 1):
+            Image.fromarray(frame).save(Path(folder) / f"{i:05}.jpg")
+        state = predictor.init_state(folder)
+    for i, point in enumerate(points):
+        predictor.add_new_points_or_box(state, 0, i, points=np.array([point]), labels=np.ones(1, np.int32))
+    masks = predictor.propagate_in_video(state)
+    next(masks)
+    return torch.inference_mode()(lambda: next(masks)[2].cpu())
