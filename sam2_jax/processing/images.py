@@ -4,7 +4,8 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -46,7 +47,7 @@ def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     """
 
     def read(file: Image.Image) -> tuple[Image.Image, int]:
-        _check_pixels(file.size, max_pixels, _name(path))
+        check_pixels(file.size, max_pixels, _name(path))
         frames = getattr(file, "n_frames", 1)
         image = ImageOps.exif_transpose(file)
         if file.format == "PPM" and image.mode == "I":  # Pillow spreads 16 bits over 0 to 65535, as 32 bits
@@ -63,7 +64,7 @@ def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tu
     """(height, width) of a picture as `open_image` returns it, from its header; ValueError likewise."""
 
     def read(file: Image.Image) -> tuple[int, int]:
-        _check_pixels(file.size, max_pixels, _name(path))
+        check_pixels(file.size, max_pixels, _name(path))
         # PNG's own getexif would decode the pixels to look behind them.
         turned = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in _TURNED
         return (file.width, file.height) if turned else (file.height, file.width)
@@ -80,7 +81,17 @@ class _TooLargeError(ValueError):
 
 
 def _read(path: Any, read: Callable[[Image.Image], Result]) -> Result:
-    """Let read look at a picture file whose header alone has been read; ValueError for all that fails."""
+    """Let read look at a picture file as `reading` gives it."""
+    with reading(path) as file:
+        return read(file)
+
+
+@contextmanager
+def reading(path: Any, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """A picture file whose header alone has been read, to be read on; ValueError for all that fails.
+
+    max_pixels: how large it may be, None if that is seen to by whoever reads on.
+    """
     name = _name(path)
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"a picture's path must be text or a Path; got {shown(path)}")
@@ -89,7 +100,10 @@ def _read(path: Any, read: Callable[[Image.Image], Result]) -> Result:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise IsADirectoryError(0, "it is not a file")
         with open(path, "rb") as file:
-            return read(_identify(file, os.fspath(path)))
+            image = _identify(file, os.fspath(path))
+            if max_pixels is not None:
+                check_pixels(image.size, max_pixels, name)
+            yield image
     except _TooLargeError:
         raise
     except FileNotFoundError as error:
@@ -141,7 +155,7 @@ def _short(error: Exception) -> str:
     return shown(str(error))[1:-1]
 
 
-def _check_pixels(size: Sequence[int], max_pixels: int, name: str = "an image") -> None:
+def check_pixels(size: Sequence[int], max_pixels: int, name: str = "an image") -> None:
     """Raise ValueError for a picture of (width, height) that is larger than one wants to wait for."""
     width, height = size
     if width * height > max_pixels:
@@ -200,7 +214,7 @@ def to_pixels(
         input_data_format = "channels_last" if image.ndim == 3 else "none"
     usual = (1, 3, 4) if do_convert_rgb else (1, 3, 4, channels)
     array = _channels_last(image, input_data_format, usual)
-    _check_pixels((array.shape[1], array.shape[0]), max_pixels)
+    check_pixels((array.shape[1], array.shape[0]), max_pixels)
     found = array.shape[2]
     if not do_convert_rgb and found != channels:
         raise ValueError(
@@ -294,7 +308,7 @@ def _pil_to_array(image: Image.Image, do_convert_rgb: bool, channels: int, max_p
     """Pixels [H, W, 3], or those [H, W, channels] that it has, or [H, W] of numbers beyond 8 bits."""
     if 0 in image.size:
         raise ValueError(f"an image must have pixels; got {image.width} x {image.height}")
-    _check_pixels(image.size, max_pixels)
+    check_pixels(image.size, max_pixels)
     try:
         image.load()
     except Exception as error:  # as of files

@@ -1,0 +1,183 @@
+"""Video files through PyAV, an optional package: frames by their times, upright, in any order.
+
+A damaged frame ends what can be read: those after it build upon it, and a decoder that conceals that would
+have the tracker follow what is not there.
+"""
+
+import warnings
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sam2_jax.clips.pictures import BACKWARDS
+from sam2_jax.processing.images import MAX_PIXELS, check_pixels
+
+# Playlists, which name other files and addresses, are not among them.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,ivf,gif,mjpeg,m4v,h264,hevc,mxf,nut"
+)
+_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "fflags": "+genpts"}
+_SHOWN_BY_VP8 = 0x10
+
+
+def import_av() -> ModuleType:
+    """PyAV. Raises ValueError, naming the extra that brings it, if it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(
+            "video files need the package av (PyAV): pip install 'sam2_jax[video]', or give a folder of "
+            "pictures, an animated GIF or WebP"
+        ) from error
+    return av
+
+
+class VideoFile:
+    """A video file: mp4, mov, mkv, webm and what else FFmpeg reads.
+
+    Which frames there are is read from the times of the file's packets, without decoding. Frames are turned
+    and mirrored as the file asks for; pixels are taken as square. Raises ValueError if it is no video, has no
+    frame, or is larger than max_pixels; warns if it announces more frames than it has.
+    """
+
+    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
+        self.path = path
+        self._max_pixels = max_pixels
+        with self._opened() as (container, stream):
+            announced = stream.frames
+            self._times = self._find_times(container, stream)
+            seconds = float((self._times[-1] - self._times[0]) * stream.time_base)
+            average = stream.average_rate
+        if len(self._times) < announced:
+            warnings.warn(
+                f"{path} is cut short: it announces {announced} frames and has {len(self._times)}",
+                stacklevel=3,
+            )
+        self.rate = (len(self._times) - 1) / seconds if seconds > 0 else float(average) if average else None
+        self.size = next(self.read(range(1))).shape[:2]
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def name(self, frame: int) -> str:
+        """The frame's number in five digits."""
+        return f"{frame:05}"
+
+    def read(self, frames: range) -> Iterator[np.ndarray]:
+        """See `Source`. Backwards, a few frames at a time are decoded from the nearest place before them."""
+        if frames.step > 0:
+            yield from self._forwards(frames)
+        for i in range(0, len(frames) if frames.step < 0 else 0, BACKWARDS):
+            yield from reversed(list(self._forwards(frames[i : i + BACKWARDS][::-1])))
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        av = import_av()
+        if not self.path.is_file():
+            raise ValueError(f"there is no video {self.path}")
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        try:
+            # A file object and not a name, which FFmpeg might take for an address.
+            with file, av.open(file, options=_OPTIONS) as container:
+                if not container.streams.video:
+                    raise ValueError(f"{self.path} has no pictures in it: only sound or other data")
+                stream = container.streams.video[0]
+                # Decoders are to say what is damaged, not to paint over it.
+                stream.codec_context.options = {"err_detect": "explode"}
+                # Decoders of several frames at once lose good ones together with a damaged one.
+                stream.thread_type = "SLICE"
+                width, height = stream.codec_context.width, stream.codec_context.height
+                check_pixels((width, height), self._max_pixels, str(self.path))
+                yield container, stream
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(
+                f"{self.path} is not a video that can be read, or is broken ({_reason(error)})"
+            ) from error
+
+    def _find_times(self, container: Any, stream: Any) -> list[int]:
+        """When each frame is shown, in the stream's unit, ascending."""
+        av = import_av()
+        is_vp8 = stream.codec_context.name == "vp8"
+        times = set()
+        try:
+            for packet in container.demux(stream):
+                if not packet.size or packet.is_discard:
+                    continue
+                if is_vp8 and not bytes(packet)[0] & _SHOWN_BY_VP8:
+                    continue  # what later frames build upon, and nobody sees
+                if packet.pts is None:
+                    raise ValueError(
+                        f"{self.path} does not say when its frames are shown: convert it first, ffmpeg -i "
+                        f"{self.path.name} {self.path.stem}.mp4"
+                    )
+                times.add(packet.pts)
+        except av.FFmpegError:
+            pass  # it ends here
+        if not times:
+            raise ValueError(f"{self.path} has no frame")
+        return sorted(times)
+
+    def _forwards(self, frames: range) -> Iterator[np.ndarray]:
+        with self._opened() as (container, stream):
+            if frames[0]:
+                container.seek(self._times[frames[0]], stream=stream)
+            decoded = self._decoded(container, stream)
+            first = next(decoded, None)
+            if frames[0] and (first is None or first[0] > frames[0]):  # sought too far: from the beginning
+                container.seek(self._times[0], stream=stream)
+                decoded = self._decoded(container, stream)
+                first = next(decoded, None)
+            last = frames[0] - 1 if first is None else first[0] - 1
+            while first is not None:
+                number, frame = first
+                if number != last + 1:
+                    break
+                last = number
+                if number in frames:
+                    yield _upright(frame)
+                    if number == frames[-1]:
+                        return
+                first = next(decoded, None)
+        raise ValueError(f"{self.path} is damaged" + ("" if last + 1 in frames else f" at frame {last + 1}"))
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
+        """Frames with their numbers, in order, up to the first that the decoder itself calls damaged."""
+        av = import_av()
+        latest = -1
+        for packet in container.demux(stream):
+            try:
+                found = packet.decode()
+            except av.FFmpegError:
+                continue  # a gap in the numbers will tell, once the frames before it have come
+            for frame in found:
+                if frame.is_corrupt:
+                    return
+                number = bisect_left(self._times, frame.pts) if frame.pts is not None else latest + 1
+                if number > latest and number < len(self._times):
+                    latest = number
+                    yield number, frame
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """A frame as people are to see it: the pixels, uint8 [H, W, 3], turned and mirrored."""
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.sign(np.frombuffer(bytes(data), np.int32)[:5])
+            if not a and not d:  # x goes to b y and y to c x
+                pixels = pixels.swapaxes(0, 1)
+                a, d = c, b
+            pixels = pixels[:: int(d) or 1, :: int(a) or 1]
+    return np.ascontiguousarray(pixels)
+
+
+def _reason(error: Any) -> str:
+    return str(error.strerror or type(error).__name__)
