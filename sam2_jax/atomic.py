@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -37,6 +38,46 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write one text file as `write_together` does, in UTF-8."""
     write_together({path: lambda aside: aside.write_text(text, encoding="utf-8")})
+
+
+@contextmanager
+def aside(target: Path, *, is_folder: bool = False) -> Iterator[Path]:
+    """A temporary file or folder to be filled, which takes the target's place in the end.
+
+    If that fails, or what is done meanwhile does, it is removed and what was there before stays. Raises
+    ValueError, naming the target, where the system refuses.
+    """
+    path = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target) and target.is_dir() != is_folder:
+            raise OSError("it is a file, not a folder" if is_folder else "it is a folder")
+        path = _temporary(target, target.parent)
+        if is_folder:
+            path.unlink()
+            path.mkdir()
+        yield path
+        if is_folder:
+            if target.is_dir():
+                old = _temporary(target, target.parent)
+                old.unlink()
+                target.rename(old)
+                path.rename(target)
+                shutil.rmtree(old)
+            else:
+                path.rename(target)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.chmod(0o666 & ~_umask())
+            path.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        if path is not None and is_folder:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path is not None:
+            path.unlink(missing_ok=True)
 
 
 def check_writable(target: Path, *, is_folder: bool = False) -> None:
