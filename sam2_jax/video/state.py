@@ -4,7 +4,7 @@ Slots on the device are few and never moved (see `Slots`); visited in order, fra
 jump, a correction or a turn of direction, `load` brings back what is wanted and known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,28 @@ class Memories:
     def objects(self) -> int:
         """How many objects there is room for."""
         return len(self._objects)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What is on the device, by the names of `VideoState`."""
+        return {name: np.asarray(leaf) for name, leaf in self._state._asdict().items()}
+
+    def from_arrays(self, arrays: Mapping[str, np.ndarray], objects: Iterable[VideoObject]) -> None:
+        """Take over what `to_arrays` gave, and the objects that it is of.
+
+        Raises ValueError for memories of another network or type.
+        """
+        memory, low = arrays["memory"], arrays["low"]
+        found: list[VideoObject | None] = [None] * len(memory)
+        for each in objects:
+            found[each.index] = each
+        state = VideoState.empty(self._config, len(memory), low.shape[1], self._memory_dtype)
+        leaves = []
+        for name, leaf in state._asdict().items():
+            array = arrays[name]
+            if (array.dtype, array.shape) != (leaf.dtype, leaf.shape):
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not {leaf.dtype} {leaf.shape}")
+            leaves.append(jnp.asarray(array))
+        self._state, self._objects, self._conditioning = VideoState(*leaves), found, low.shape[1]
 
     def add(self, id_: Any, policy: ReleasedMemory, keep: int | None) -> VideoObject:
         """Make room for an object."""

@@ -5,9 +5,11 @@ implementations differ this does what the network was trained for: a prompted fr
 frame of its object, also one that was tracked before, and prompts refine the mask that the frame has.
 """
 
+import os
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +29,7 @@ from sam2_jax.video.options import VideoOptions
 from sam2_jax.video.policies import POLICIES
 from sam2_jax.video.prompts import read_mask
 from sam2_jax.video.results import ABSENT_LOGIT, ABSENT_SCORE, FrameMasks
+from sam2_jax.video.saved import load_objects, save_objects
 from sam2_jax.video.state import Memories
 from sam2_jax.video.steps import Steps
 
@@ -188,6 +191,22 @@ class VideoTracker:
         self._objects: dict[Hashable, VideoObject] = {}
         self._memories = Memories(self.model.config, self._rules, self.options.memory_dtype)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that tracking on depends on to a file, but for the frames: see `load`.
+
+        Raises ValueError if that cannot be done, and for policies of memory other than "released".
+        """
+        save_objects(Path(path), self._objects, self._memories, self._rules)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on, to the bit, where a session on the same clip with the same options was when it was saved.
+
+        Raises ValueError for other files and other models' and clips', and then changes nothing.
+        """
+        memories = Memories(self.model.config, self._rules, self.options.memory_dtype)
+        self._objects = load_objects(Path(path), memories, self._rules, self._kept)
+        self._memories = memories
+
     # Tracking -----------------------------------------------------------------------------------------------
 
     def propagate(
@@ -245,13 +264,17 @@ class VideoTracker:
         return found
 
     def _add(self, object_id: Hashable) -> VideoObject:
-        rules = self._rules
-        # So far back reach the memories of the frame that was tracked last.
-        reach = max(rules.num_maskmem - 1, rules.max_pointers - 1) + 1
-        policy = POLICIES[self.options.memory](rules)
-        found = self._memories.add(object_id, policy, self._window and max(self._window, reach))
+        policy = POLICIES[self.options.memory](self._rules)
+        found = self._memories.add(object_id, policy, self._kept)
         self._objects[object_id] = found
         return found
+
+    @property
+    def _kept(self) -> int | None:
+        """So many ordinary results of an object are kept, None for all."""
+        # So far back reach the memories of the frame that was tracked last.
+        reach = max(self._rules.num_maskmem - 1, self._rules.max_pointers - 1) + 1
+        return self._window and max(self._window, reach)
 
     def _reach(self, name: str, t: Any) -> int:
         """The number of a frame that is known, or that an iterator is read on to."""
