@@ -87,13 +87,13 @@ def _rounds(text: str, test: str | None) -> int | None:
     if bound is None:
         return None
     counter, end = bound
-    step = re.search(rf"{counter} = sadd\.s32 {_CONDITION}(\d+), (%\w+)", text)
-    carried = re.search(rf"{step[2]} = sphi (%\w+), (%\w+)([^;]*)", text) if step else None
+    step = re.search(rf"{counter} = sadd\.s32 {_CONDITION}(\d+), %\w+", text)
+    # What comes back to the loop's start is the counter or a copy of it.
+    names = [counter, *re.findall(rf"(%\w+) = smov {_CONDITION}{counter}\b", text)]
+    carried = re.search(rf"= sphi (%\w+), (?:{'|'.join(names)})\b([^;]*)", text)
     start = re.search(rf"{carried[1]} = smov (\d+)", text) if carried else None
     if step is None or carried is None or start is None:
         return None
-    if carried[2] != counter and not re.search(rf"{carried[2]} = smov {_CONDITION}{counter}\b", text):
-        return None
     rounds = -(-(end - int(start[1])) // int(step[1]))
     # The loop over a grid has two more rounds, to load before the first step and to store after the last.
-    return max(rounds - 2, 1) if "iteration index, stage" in carried[3] else rounds
+    return max(rounds - 2, 1) if "iteration index, stage" in carried[2] else rounds

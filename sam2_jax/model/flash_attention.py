@@ -1,18 +1,13 @@
-"""Fused attention on a TPU: JAX's own Pallas kernel, as an operation that every program may hold.
-
-The kernel can be lowered for a TPU alone, so not in a program for several platforms, and says nothing of how
-its result varies over devices, which `jax.shard_map` asks unless its check_vma is False. This operation can
-stand everywhere: it becomes the kernel where that can be, and else steps of plain attention.
+"""Fused attention on a TPU: JAX's own Pallas kernel, for many keys.
 
 Source: Dao et al. 2022, FlashAttention (arXiv:2205.14135); jax.experimental.pallas.ops.tpu.flash_attention.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+
+from sam2_jax.model.kernels import kernel_on_tpu
 
 # Keys that a step of the kernel takes, and queries: their scores, in float32, fill half of a TPU's scratch
 # memory of 16 MiB.
@@ -60,42 +55,10 @@ def flash_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
 
 
 def on_tpu_alone(elsewhere: Attention) -> Attention:
-    """An operation that is `flash_attention` where it is lowered for a TPU, and `elsewhere` elsewhere.
+    """An operation that is `flash_attention` where it is lowered for a TPU, and `elsewhere` elsewhere."""
 
-    It is differentiated as `elsewhere` is, in both modes.
-    """
-    primitive = Primitive("flash_attention")
-    primitive.def_impl(jax.jit(elsewhere))
-    primitive.def_abstract_eval(lambda query, key, value: query)
-    plain = mlir.lower_fun(elsewhere, multiple_results=False)
-    mlir.register_lowering(primitive, plain)
-
-    def lower_for_tpu(ctx: Any, *operands: Any) -> Any:
-        # The kernel has no rule for the other platforms that the program may be for.
-        module = ctx.module_context.replace(platforms=("tpu",))
-        try:
-            return mlir.lower_fun(flash_attention, multiple_results=False)(
-                ctx.replace(module_context=module), *operands
-            )
-        except ValueError:  # inside of jax.shard_map
-            return plain(ctx, *operands)
-
-    mlir.register_lowering(primitive, lower_for_tpu, platform="tpu")
-
-    def batched(operands: Any, axes: Any, **_: Any) -> tuple[jax.Array, int]:
-        size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-        moved = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True)]
-        out = primitive.bind(*(x.reshape(-1, *x.shape[2:]) for x in moved))
-        return out.reshape(moved[0].shape), 0
-
-    batching.primitive_batchers[primitive] = batched
-
-    @jax.custom_jvp
     def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        return primitive.bind(query, key, value)
-
-    @attend.defjvp
-    def tangents(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(elsewhere, primals, tangents)
+        result = jax.ShapeDtypeStruct(query.shape, query.dtype)
+        return kernel_on_tpu(flash_attention, elsewhere, result, (query, key, value))
 
     return attend

@@ -22,9 +22,9 @@ from flax.core.scope import is_filter_empty
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-_CPU, _ACCELERATOR, _TPU = "cpu", "accelerator", "tpu"
-# Tracing in the hope that no answer depends on the platform.
-_UNDECIDED = "all"
+_CPU, _TPU, _GPU = "cpu", "tpu", "gpu"
+# Tracing in the hope that no answer depends on the platform, or on which accelerator it is.
+_UNDECIDED, _ACCELERATOR = "all", "accelerator"
 
 # None outside of the methods that `for_each_platform` marks.
 _target: ContextVar[str | None] = ContextVar("target", default=None)
@@ -34,11 +34,15 @@ class _PlatformMattersError(Exception):
     """A program that was traced for all platforms at once cannot be."""
 
 
+class _AcceleratorMattersError(Exception):
+    """A program that was traced for all accelerators at once cannot be."""
+
+
 @contextmanager
 def tracing_for(target: str) -> Iterator[None]:
-    """Inside, trace for "cpu", for "accelerator" or, as long as that does not matter, for "all".
+    """Inside, trace for "cpu", "tpu" or "gpu" or, as long as that does not matter, "accelerator" or "all".
 
-    "tpu" stands for the accelerator that it is, for whoever wants that form of a program on another machine.
+    Any of them may be asked for on any machine.
     """
     token = _target.set(target)
     try:
@@ -58,6 +62,20 @@ def on_cpu() -> bool:
     return target == _CPU
 
 
+def is_for_tpu() -> bool:
+    """Whether the program that is traced is for a TPU, asked as `on_cpu` is.
+
+    Then all that is around is traced once more. For a piece that depends on nothing around, `on_tpu` is
+    cheaper.
+    """
+    target = _target.get()
+    if target == _UNDECIDED:
+        raise _PlatformMattersError
+    if target == _ACCELERATOR:
+        raise _AcceleratorMattersError
+    return target == _TPU
+
+
 def by_platform(cpu: Callable[..., T], accelerator: Callable[..., T], *operands: jax.Array) -> T:
     """Call one of two functions of arrays, which differ in how they compute the same."""
     if _target.get() is not None:
@@ -72,7 +90,7 @@ def on_tpu(elsewhere: Callable[..., T], tpu: Callable[..., T], *operands: Any) -
     It is chosen on the spot, so the platform need not be known: for pieces that nothing around depends on.
     """
     target = _target.get()
-    if target in (_CPU, _TPU):
+    if target in (_CPU, _TPU, _GPU):
         return (tpu if target == _TPU else elsewhere)(*operands)
     functions = elsewhere, tpu
     if target is None:
@@ -114,7 +132,11 @@ def for_each_platform(method: Method) -> Method:
 
 def _traced_for(target: str, function: Callable[..., T]) -> Callable[..., T]:
     def traced(*operands: Any) -> T:
-        with tracing_for(target):
-            return function(*operands)
+        try:
+            with tracing_for(target):
+                return function(*operands)
+        except _AcceleratorMattersError:
+            branches = _traced_for(_TPU, function), _traced_for(_GPU, function)
+            return jax.lax.platform_dependent(*operands, tpu=branches[0], default=branches[1])
 
     return traced

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.experimental.pallas import tpu
 from small_models import random_tensors, smallest_config
 from tolerances import relative_error
 
 from sam2_jax.checkpoint import names
-from sam2_jax.model import windows
+from sam2_jax.model import hiera, multi_scale_block
 from sam2_jax.model.flash_attention import flash_attention
 from sam2_jax.model.layers import IMPLEMENTATIONS, Linear, layer_norm
 from sam2_jax.model.neck import upsample_nearest
@@ -17,7 +18,14 @@ from sam2_jax.model.patch_embedding import _convolve, _convolve_in_depth
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.model.upscaling import Upscaled, Upscaling, masks_by_sub_pixel, masks_in_lanes
-from sam2_jax.model.windows import WindowOrder, window_partition, window_unpartition
+from sam2_jax.model.windows import (
+    WindowOrder,
+    quarters_in_order,
+    tile_partition,
+    tile_unpartition,
+    window_partition,
+    window_unpartition,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -26,7 +34,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 def in_both_forms(function, *operands):  # type: ignore[no-untyped-def]
     found = []
-    for platform in ("accelerator", "tpu"):  # the first on a CPU: as elsewhere
+    for platform in ("gpu", "tpu"):
         with tracing_for(platform):
             found.append(function(*operands))
     return found
@@ -42,50 +50,18 @@ def test_windows_are_moved_by_products(size: tuple[int, int], window: int) -> No
         np.testing.assert_array_equal(back, x)
 
 
-@pytest.fixture
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matrix units of 32, so that small maps have groups of windows."""
-    monkeypatch.setattr(windows, "_PRODUCT_TOKENS", 32)
-
-
-@pytest.mark.usefixtures("small_products")
 @pytest.mark.parametrize("halvings", [0, 1, 2])
-def test_windows_in_order_come_apart_again(halvings: int) -> None:
+def test_windows_in_order_come_apart_again_and_pool(halvings: int) -> None:
     x = jnp.asarray(noise(2, 16, 32, 3))
-    with tracing_for("tpu"):
-        order = WindowOrder.of(4, halvings, 8)
-    assert (order.group, order.columns) == (2, 4)
-    cut, product = in_both_forms(windows.tile_partition, x, order)
-    assert cut.shape == (2, 16, 32, 3)
-    np.testing.assert_array_equal(product, cut)
-    plain = window_partition(x, 4).reshape(2, 16, 2, 16, 3)
-    for window in range(2):
-        tokens = cut[:, :, order.windows() == window]
-        np.testing.assert_array_equal(np.sort(tokens, axis=2), np.sort(plain[:, :, window], axis=2))
-    for back in in_both_forms(windows.tile_unpartition, cut, order):
-        np.testing.assert_array_equal(back, x)
-
-
-@pytest.mark.usefixtures("small_products")
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_quarters_are_what_pooling_joins(halvings: int) -> None:
-    x = jnp.asarray(noise(2, 16, 64, 3))
-    with tracing_for("tpu"):
-        order = WindowOrder.of(4, halvings, 16)
-        following = order.pooled()
-        cut = windows.tile_partition(x, order)
-    factor = order.columns // following.columns
-    assert factor == (4 if halvings == 2 else 1)
-    moved, product = in_both_forms(lambda: jnp.stack(windows.quarters_in_order(cut, order)))
-    np.testing.assert_array_equal(product, moved)
-    largest = moved.max(axis=0)
-    pooled = x.reshape(2, 8, 2, 32, 2, 3).max(axis=(2, 4))
-    np.testing.assert_array_equal(windows.tile_unpartition(largest, following), pooled)
-    for split in in_both_forms(windows.split_groups, largest, following, factor):
-        smaller = following._replace(group=2, columns=8)
-        np.testing.assert_array_equal(windows.tile_unpartition(split, smaller), pooled)
-        for merged in in_both_forms(windows.merge_groups, split, following, factor):
-            np.testing.assert_array_equal(merged, largest)
+    order = WindowOrder(4, halvings, 8)
+    cut = tile_partition(x, order)
+    plain = window_partition(x, 4).reshape(cut.shape)
+    np.testing.assert_array_equal(np.sort(cut, axis=2), np.sort(plain, axis=2))
+    np.testing.assert_array_equal(tile_unpartition(cut, order), x)
+    if halvings:
+        largest = jnp.stack(quarters_in_order(cut)).max(axis=0)
+        pooled = x.reshape(2, 8, 2, 16, 2, 3).max(axis=(2, 4))
+        np.testing.assert_array_equal(tile_unpartition(largest, order.pooled()), pooled)
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -123,27 +99,38 @@ def test_masks_in_lanes_equal_those_by_sub_pixel() -> None:
     assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.usefixtures("small_products", "quick_compilation")
-def test_the_network_for_a_tpu_equals_the_plain_one() -> None:
-    """With groups of windows, windows that are filled up, and images of different height and width."""
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_network_for_a_tpu_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With windows that are filled up and images of different height and width; kernels interpreted."""
     config = smallest_config((128, 192))
     module = Sam2(config)
     params = names.unflatten(names.to_flax(random_tensors(config)))
     pixels = noise(2, 128, 192, 3)
     points, labels = np.float32(np.full((2, 2, 1, 2), 40)), np.ones((2, 2, 1), np.int32)
+    monkeypatch.setattr(hiera, "_KERNEL_WIDTH", 32)
 
     def predict(params, pixels):  # type: ignore[no-untyped-def]
         return module.apply({"params": params}, pixels, points, labels)
 
-    plain, tpu = in_both_forms(lambda: jax.jit(lambda *x: predict(*x))(params, pixels))
-    for name, expected in plain._asdict().items():
-        assert relative_error(getattr(tpu, name), expected) < 1e-5, name
-    gradients = in_both_forms(
-        lambda: jax.jit(jax.grad(lambda p: sum((x**2).mean() for x in predict(p, pixels))))(params)
-    )
-    for name, expected in names.flatten(gradients[0]).items():
-        found = names.flatten(gradients[1])[name]
-        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max() + 1e-7, err_msg=name)
+    def gradients(params):  # type: ignore[no-untyped-def]
+        return jax.grad(lambda p: sum((x**2).mean() for x in predict(p, pixels)))(params)
+
+    expected, found = in_both_forms(lambda: names.flatten(jax.jit(lambda p: gradients(p))(params)))
+    for name, one in expected.items():
+        atol = 1e-4 * np.abs(one).max() + 1e-7
+        np.testing.assert_allclose(found[name], one, atol=atol, err_msg=name)
+    called: list[jax.ShapeDtypeStruct] = []
+
+    def interpreted(kernel, plain, result, along, whole):  # type: ignore[no-untyped-def]
+        called.append(result)
+        return kernel(*along, *whole)
+
+    monkeypatch.setattr(multi_scale_block, "kernel_on_tpu", interpreted)
+    with tpu.force_tpu_interpret_mode():
+        plain, kernels = in_both_forms(lambda: jax.jit(lambda *x: predict(*x))(params, pixels))
+    assert len(called) == len(module.config.vision_config.backbone_config.embed_dim_per_stage)
+    for name, one in plain._asdict().items():
+        assert relative_error(getattr(kernels, name), one) < 1e-5, name
 
 
 def test_nearest_upsampling_by_a_product() -> None:
@@ -163,8 +150,6 @@ def test_a_norm_in_one_pass_is_the_norm_in_two() -> None:
 
 @pytest.mark.parametrize(("queries", "keys", "width"), [(1024, 1024, 96), (1536, 1024, 56)])
 def test_fused_attention_equals_the_plain_one(queries: int, keys: int, width: int) -> None:
-    from jax.experimental.pallas import tpu
-
     query, key, value = (noise(1, 2, n, 2, width, seed=i) for i, n in enumerate((queries, keys, keys)))
     with tpu.force_tpu_interpret_mode():
         found = jax.jit(flash_attention)(query / 8, key, value)
