@@ -1,9 +1,10 @@
 """Pallas's kernels for a TPU as operations that every program may hold.
 
-A kernel can be lowered for a TPU alone, so not in a program for several platforms; it cannot be divided among
-devices by the compiler, nor say how its result varies over devices, which `jax.shard_map` asks unless its
-check_vma is False. An operation made here can stand everywhere: it becomes the kernel where that can be, and
-else plain steps, as which it is differentiated too, in both modes.
+A kernel can be lowered for a TPU alone, so not in a program for several platforms. The compiler cannot divide
+it among chips, as it would have to where `jax.shard_map` is over some axes of a mesh. And a kernel does not
+say how its result varies over devices, which shard_map asks unless its check_vma is False. An operation made
+here can stand everywhere: it becomes the kernel where that can be, and else plain steps, as which it is
+differentiated too, in both modes.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,14 +55,16 @@ def _kernel_in_program(ctx: Any, *operands: Any, kernel: Steps, plain: Steps, co
     module = ctx.module_context.replace(platforms=("tpu",))
     sizes = {size for aval in ctx.avals_in for size in aval.shape}
     devices = getattr(module.axis_context, "num_devices", 1)
-    if any(export.is_symbolic_dim(size) for size in sizes):
+    manual = getattr(module.axis_context, "manual_axes", ())  # of jax.shard_map
+    is_partly_manual = bool(manual) and set(manual) != set(module.axis_context.mesh.axis_names)
+    if is_partly_manual or any(export.is_symbolic_dim(size) for size in sizes):
         kernel = plain
     elif devices > 1:
         kernel = _divided(kernel, devices, ctx.avals_in, count) or plain
     try:
         return mlir.lower_fun(kernel, multiple_results=False)(ctx.replace(module_context=module), *operands)
     except ValueError as error:
-        if "vma" not in str(error):  # inside of jax.shard_map
+        if "check_vma" not in str(error):
             raise
         return mlir.lower_fun(plain, multiple_results=False)(ctx, *operands)
 

@@ -20,8 +20,11 @@ from jax import lax
 from sam2_jax.model.layers import Linear
 
 _LANES = 128
-# Tokens that share a product, and, where windows are whole registers wide, tokens of one step of the kernel.
-_PRODUCT_TOKENS, _STEP_TOKENS = 128, 512
+# Tokens that share a product: a matrix unit's width.
+_PRODUCT_TOKENS = 128
+# Numbers that come out of one step of the kernel, at most: more tokens keep a chip's units busier, and are
+# longer to compile. Windows that are not whole registers wide go in whole rows of the map.
+_STEP_NUMBERS = 2**18
 # A register's rows hold so many columns of a map in bfloat16, or two registers' in float32.
 _COLUMNS = 16
 # Of a chip's own memory, which has 64 MiB or more since v5e.
@@ -58,13 +61,15 @@ class _Cut(NamedTuple):
     halved: int
 
     @classmethod
-    def of(cls, height: int, width: int, window: int, pool: bool) -> "_Cut":
+    def of(cls, height: int, width: int, features: int, window: int, pool: bool) -> "_Cut":
         stride = window * max(_PRODUCT_TOKENS // window**2, 1)
         columns = -(-stride // _COLUMNS) * _COLUMNS
-        chunk = width
+        groups = -(-width // stride)
         if columns == stride:
-            chunk = min(width, stride * max(_STEP_TOKENS // (window * stride), 1))
-        return cls(height, width, window, stride, columns, chunk, -(-chunk // stride), 1 + pool)
+            most = max(_STEP_NUMBERS // (window * stride * features), 1)
+            groups = max(n for n in range(1, min(groups, most) + 1) if groups % n == 0)
+        chunk = min(width, groups * stride)
+        return cls(height, width, window, stride, columns, chunk, groups, 1 + pool)
 
     @property
     def keys(self) -> int:
@@ -114,7 +119,7 @@ def window_attention(
 
     batch, height, width, channels = x.shape
     features = weights.out.kernel.shape[1]
-    cut = _Cut.of(height, width, window, pool)
+    cut = _Cut.of(height, width, features, window, pool)
     half = cut.halved
     kernels = jax.tree.leaves(jax.tree.map(partial(_operand, dtype=x.dtype), weights))
     constants = [cut.hidden(), *kernels]
@@ -236,7 +241,9 @@ def _pooled(x: jax.Array, cut: _Cut, buffer: Any = None) -> jax.Array:
     for tile, first in enumerate(range(0, features, _LANES)):  # only single registers are read with a stride
         piece = rows[:, :, first : first + _LANES]
         buffer[tile, :, :, : piece.shape[2]] = piece
-        even, odd = (buffer[tile, :, pl.ds(start, cut.columns // 2, stride=2)] for start in (0, 1))
+        even, odd = (
+            buffer[pl.ds(tile, 1), :, pl.ds(start, cut.columns // 2, stride=2)][0] for start in (0, 1)
+        )
         pieces.append(jnp.maximum(even, odd)[:, :, : piece.shape[2]])
     return jnp.concatenate(pieces, axis=2).reshape(-1, features)
 

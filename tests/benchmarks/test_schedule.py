@@ -41,6 +41,19 @@ def test_a_loop_of_unknown_length_has_none(old: str) -> None:
     assert schedule.cycles(NESTED.replace(old, "%s99_s9 = smul.u32 3, 4")) is None
 
 
+def test_a_short_loop_that_ends_in_a_register_is_one_round() -> None:
+    """As long as it hardly counts."""
+    open_loop = """   0x9 LB: >> { %s41_s4 = sphi %s1_s1, %s42_s4 }
+   0xa   : >> { %p4_p4 = scmp.ge.s32.totalorder %s42_s4, %s5_s5  ;;  %9 = sbr.rel (!%p4_p4) }
+   0xb PF"""
+    assert NESTED.count("   0xa PF") == 1
+    text = NESTED.replace("   0xa PF", open_loop)
+    assert schedule.cycles(text) is None, "8 of 348 bundles"
+    longer = "".join("   0x5   : >>> { }\n" for _ in range(10))
+    expected = 3 + 4 * (4 + 2 + 5 * (2 + 3 * 14))
+    assert schedule.cycles(text.replace("   0x6   :", f"{longer}   0x6   :")) == expected
+
+
 def test_schedules_are_taken_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "1795-flash.1-01-final_bundles.txt").write_text(NESTED)
     (tmp_path / "1795-flash.1-00-schedule-analysis_final_bundles.txt").write_text(

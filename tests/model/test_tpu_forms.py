@@ -1,11 +1,14 @@
 """What is laid out otherwise for a TPU equals the plain form; run on whatever is here."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from jax.experimental.pallas import tpu
+from jax.experimental import pallas
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from small_models import random_tensors, smallest_config
 from tolerances import relative_error
 
@@ -126,8 +129,8 @@ def test_the_network_for_a_tpu_equals_the_plain_one(monkeypatch: pytest.MonkeyPa
         return kernel(*along, *whole)
 
     monkeypatch.setattr(multi_scale_block, "kernel_on_tpu", interpreted)
-    with tpu.force_tpu_interpret_mode():
-        plain, kernels = in_both_forms(lambda: jax.jit(lambda *x: predict(*x))(params, pixels))
+    monkeypatch.setattr(pallas, "pallas_call", partial(pallas.pallas_call, interpret=True))
+    plain, kernels = in_both_forms(lambda: jax.jit(lambda *x: predict(*x))(params, pixels))
     assert len(called) == len(module.config.vision_config.backbone_config.embed_dim_per_stage)
     for name, one in plain._asdict().items():
         assert relative_error(getattr(kernels, name), one) < 1e-5, name
@@ -151,7 +154,7 @@ def test_a_norm_in_one_pass_is_the_norm_in_two() -> None:
 @pytest.mark.parametrize(("queries", "keys", "width"), [(1024, 1024, 96), (1536, 1024, 56)])
 def test_fused_attention_equals_the_plain_one(queries: int, keys: int, width: int) -> None:
     query, key, value = (noise(1, 2, n, 2, width, seed=i) for i, n in enumerate((queries, keys, keys)))
-    with tpu.force_tpu_interpret_mode():
+    with pallas.tpu.force_tpu_interpret_mode():
         found = jax.jit(flash_attention)(query / 8, key, value)
     assert relative_error(found, IMPLEMENTATIONS["plain"](query / 8, key, value)) < 1e-5
 
@@ -177,3 +180,45 @@ def test_the_fused_operation_is_a_kernel_for_a_tpu_alone() -> None:
 
     for found, wanted in zip(gradients(attend), gradients(IMPLEMENTATIONS["plain"]), strict=True):
         assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("axes", "transform", "kernels"),
+    [
+        pytest.param({"images": 4}, None, 1, id="each chip has its images"),
+        pytest.param({"images": 3}, None, 0, id="no equal parts"),
+        pytest.param({"images": 4}, {"check_vma": False}, 1, id="shard_map"),
+        pytest.param({"images": 4}, {"check_vma": True}, 0, id="shard_map that checks"),
+        pytest.param(
+            {"images": 2, "other": 2}, {"axis_names": {"images"}, "check_vma": False}, 0, id="one axis"
+        ),
+    ],
+)
+def test_chips_that_share_the_images(axes: dict[str, int], transform: dict | None, kernels: int) -> None:
+    """A kernel cannot be divided by the compiler, which says so with an error."""
+    mesh = AbstractMesh(tuple(axes.values()), tuple(axes))
+    divided = PartitionSpec("images" if transform else None)
+    x = jax.ShapeDtypeStruct((8, 1, 1024, 2, 8), jnp.bfloat16, sharding=NamedSharding(mesh, divided))
+    attend = IMPLEMENTATIONS["flash"]
+    if transform:
+        attend = jax.shard_map(attend, mesh=mesh, in_specs=(divided,) * 3, out_specs=divided, **transform)
+    text = jax.jit(attend).trace(x, x, x).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == kernels
+    assert not kernels or "tensor<2x2x1024x8xbf16>" in text, "two images on each chip"
+
+
+def test_windows_have_kernels_on_a_tpu_alone() -> None:
+    """In images that are not tiny."""
+    config = smallest_config((256, 256))
+    params = jax.tree.map(jnp.asarray, names.unflatten(names.to_flax(random_tensors(config))))
+    encode = jax.jit(lambda x: Sam2(config).apply({"params": params}, x, method="encode_image"))
+    traced = encode.trace(jax.ShapeDtypeStruct((2, 256, 256, 3), jnp.float32))
+    count = {
+        name: traced.lower(lowering_platforms=(name,)).as_text().count("@tpu_custom_call")
+        for name in ("cpu", "cuda", "tpu")
+    }
+    assert count == {"cpu": 0, "cuda": 0, "tpu": 4}
+    several = export.export(encode, platforms=("cpu", "tpu"))(
+        jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+    )
+    assert "@tpu_custom_call" in several.mlir_module()

@@ -1,13 +1,16 @@
-"""The kernel for windows equals plain steps; it runs here as it would on a TPU, step by step, without one."""
+"""The kernel for windows equals plain steps; here it is interpreted, step by step as a TPU takes them."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas import tpu
+from jax.experimental import pallas
 from small_models import smallest_config
 from tolerances import relative_error
 
+from sam2_jax.model import window_attention
 from sam2_jax.model.multi_scale_block import MultiScaleBlock
 from sam2_jax.model.window_attention import takes_maps
 
@@ -26,14 +29,14 @@ def block(window: int, pool: bool, heads: int, channels: int, features: int, dty
 
 def in_both_forms(module: MultiScaleBlock, params, x):  # type: ignore[no-untyped-def]
     """What the kernel makes of x, and what plain steps make of it."""
-    found = []
-    with tpu.force_tpu_interpret_mode():
-        for method in ("attended_in_kernel", "attended"):
-            apply = jax.jit(
-                lambda params, x, method=method: module.apply({"params": params}, x, method=method)
-            )
-            found.append(apply(params, x))
-    return found
+    apply = jax.jit(lambda method, *x: module.apply({"params": x[0]}, x[1], method=method), static_argnums=0)
+    return [apply(method, params, x) for method in ("attended_in_kernel", "attended")]
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pallas, "pallas_call", partial(pallas.pallas_call, interpret=True))
+    monkeypatch.setattr(window_attention, "_STEP_NUMBERS", 2**14)
 
 
 @pytest.mark.usefixtures("quick_compilation")
