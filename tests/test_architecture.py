@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "clips": {*_FILES, "progress", "processing", "video"},
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
-    "commands": {*_FILES, "config", "model", "checkpoint", "processing", "image", "training"},
+    "commands": {
+        *(*_FILES, "config", "model", "checkpoint", "processing"),
+        *("image", "video", "clips", "training"),
+    },
     "meta": {"checks", "config", "model", "checkpoint", "processing", "image"},
     "__main__": {"commands"},
     "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video"},

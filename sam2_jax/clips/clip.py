@@ -31,6 +31,9 @@ class Source(Protocol):
     def name(self, frame: int) -> str:
         """What a frame is called, if need be without the end of a file's name."""
 
+    def digest(self) -> str:
+        """What tells it from others: of all the bytes it is read from, hexadecimal."""
+
 
 class Clip(Sequence[np.ndarray]):
     """Frames of one size, uint8 [H, W, 3], in whatever order they are asked for, best one after the other.

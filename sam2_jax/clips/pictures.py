@@ -1,5 +1,6 @@
 """Clips of pictures: a folder of them, or an animation that Pillow reads."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,15 @@ from sam2_jax.processing.images import MAX_PIXELS, image_size, pictures_in, read
 
 BACKWARDS = 16
 """So many frames are kept to yield frames backwards which can only be read forwards."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal. Raises ValueError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 class PictureFolder:
@@ -46,6 +56,13 @@ class PictureFolder:
     def name(self, frame: int) -> str:
         """The picture's name without its end."""
         return self._files[frame].stem
+
+    def digest(self) -> str:
+        """See `Source`; names count as well."""
+        found = hashlib.sha256()
+        for file in self._files:
+            found.update(f"{file.name}\n{file_digest(file)}\n".encode(errors="surrogateescape"))
+        return found.hexdigest()
 
 
 def _natural(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
@@ -87,3 +104,7 @@ class Animation:
     def name(self, frame: int) -> str:
         """The frame's number in five digits."""
         return f"{frame:05}"
+
+    def digest(self) -> str:
+        """See `Source`."""
+        return file_digest(self.path)

@@ -39,13 +39,25 @@ def open_clip(
         raise ValueError(
             f"a clip must be a file or a folder; got the address {shown(os.fspath(path))}: download it first"
         )
+    check_part(start, end, stride)
+    source = _open(Path(path), read_whole("max_pixels", max_pixels, 1))
+    return part_of(source, start, end, stride)
+
+
+def check_part(start: Any, end: Any, stride: Any) -> tuple[int, int | None, int]:
+    """What can be said of a part before the clip is opened. Raises ValueError for what cannot be meant."""
     start, stride = read_whole("start", start, 0), read_whole("stride", stride, 1)
     end = None if end is None else read_whole("end", end, 1)
     if end is not None and end <= start:
         raise ValueError(f"end must be more than start, {start}; got {end}")
-    source = _open(Path(path), read_whole("max_pixels", max_pixels, 1))
+    return start, end, stride
+
+
+def part_of(source: Source, start: int = 0, end: int | None = None, stride: int = 1) -> Clip:
+    """The frames of a source that are asked for, see `open_clip`. Raises ValueError if it has none there."""
+    start, end, stride = check_part(start, end, stride)
     if start >= len(source):
-        raise ValueError(f"start must be a frame of {path}, 0 to {len(source) - 1}; got {start}")
+        raise ValueError(f"start must be a frame of {source.path}, 0 to {len(source) - 1}; got {start}")
     return Clip(source, range(len(source))[start:end:stride])
 
 

@@ -7,13 +7,10 @@ from typing import NamedTuple
 
 from sam2_jax.clips.clip import Clip
 from sam2_jax.clips.drawn import Marks, has_av, overlay_video, sheet
+from sam2_jax.clips.kinds import KINDS
 from sam2_jax.clips.masks_out import label_maps, object_masks
 from sam2_jax.clips.tables import import_pyarrow, parquet_rows, youtube_vis
 from sam2_jax.clips.tracks import Add, TrackedFrame
-
-KINDS = ("masks", "objects", "json", "parquet", "video", "sheet")
-"""What can be written: see `targets`."""
-USUAL = ("masks", "json", "video", "sheet")
 
 
 class Target(NamedTuple):

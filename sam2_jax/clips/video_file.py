@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.clips.pictures import BACKWARDS
+from sam2_jax.clips.pictures import BACKWARDS, file_digest
 from sam2_jax.processing.images import MAX_PIXELS, check_pixels
 
 # Playlists, which name other files and addresses, are not among them.
@@ -67,6 +67,10 @@ class VideoFile:
     def name(self, frame: int) -> str:
         """The frame's number in five digits."""
         return f"{frame:05}"
+
+    def digest(self) -> str:
+        """See `Source`."""
+        return file_digest(self.path)
 
     def read(self, frames: range) -> Iterator[np.ndarray]:
         """See `Source`. Backwards, a few frames at a time are decoded from the nearest place before them."""

@@ -12,12 +12,15 @@ from sam2_jax.commands.common import check_paths
 from sam2_jax.commands.convert import add_convert
 from sam2_jax.commands.finetune import add_finetune
 from sam2_jax.commands.generate import add_generate
-from sam2_jax.commands.segment import add_segment, join_negative_numbers
+from sam2_jax.commands.prompts import join_negative_numbers
+from sam2_jax.commands.segment import add_segment
 from sam2_jax.commands.streams import printing
+from sam2_jax.commands.track import add_track
 
 COMMANDS = {
     "segment": add_segment,
     "generate": add_generate,
+    "track": add_track,
     "finetune": add_finetune,
     "convert": add_convert,
 }

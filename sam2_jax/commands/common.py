@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
 from sam2_jax.checkpoint.hub import HubFolder
@@ -16,6 +16,9 @@ from sam2_jax.processing.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
+    from sam2_jax.video.model import Sam2VideoModel
+
+    Model = TypeVar("Model", Sam2Model, Sam2VideoModel)
 
 DTYPES = ("float32", "bfloat16")
 # A network for pictures of more pixels on a side would need more memory than any machine has.
@@ -66,6 +69,17 @@ def load_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Mo
     """Load the model asked for or the default one; arguments.model then is its name for reports."""
     from sam2_jax.image.model import Sam2Model
 
+    return _load(Sam2Model, arguments, dtype)
+
+
+def load_video_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2VideoModel":
+    """The same of the model for clips. Raises ValueError for one that is for pictures only."""
+    from sam2_jax.video.model import Sam2VideoModel
+
+    return _load(Sam2VideoModel, arguments, dtype)
+
+
+def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Model":
     check_model(arguments)
     note = None
     if arguments.model is None:
@@ -73,7 +87,7 @@ def load_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Mo
     if note:
         print(f"note: {note}", file=sys.stderr, flush=True)
     with step(f"load {arguments.model}"):
-        model = Sam2Model.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
+        model = kind.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
     if arguments.image_size is not None:
         model = model.with_image_size(arguments.image_size)
     if "max_pixels" in arguments:

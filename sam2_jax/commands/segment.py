@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,10 @@ from sam2_jax.commands.common import (
     load_model,
     step,
 )
+from sam2_jax.commands.prompts import numbers, read_mask_file
 from sam2_jax.json_files import json_text
 from sam2_jax.processing.boxes import bounding_box
-from sam2_jax.processing.images import open_image, to_rgb
+from sam2_jax.processing.images import to_rgb
 from sam2_jax.processing.photo_prompts import read_box, read_points
 from sam2_jax.processing.rle import encode_rle
 
@@ -81,20 +81,6 @@ class _AddPrompt(argparse.Action):
             setattr(current, kind, values)
 
 
-def _numbers(count: int, meaning: str) -> Any:
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            values = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != count or not np.isfinite(values).all():
-            example = ",".join(str(100 * (i + 1)) for i in range(count))
-            raise argparse.ArgumentTypeError(f"expected {meaning} in pixels, such as {example}; got {text!r}")
-        return values
-
-    return parse
-
-
 def add_segment(commands: Any) -> None:
     """Add the command's arguments."""
     segment = commands.add_parser(
@@ -108,7 +94,7 @@ def add_segment(commands: Any) -> None:
     segment.add_argument(
         "photo", type=Path, nargs="?", default=SAMPLE_PICTURE, help="picture file (default: a sample)"
     )
-    point, box = _numbers(2, "x,y"), _numbers(4, "x0,y0,x1,y1")
+    point, box = numbers(2, "x,y"), numbers(4, "x0,y0,x1,y1")
     prompt: dict[str, Any] = {"action": _AddPrompt, "dest": "prompts"}
     segment.add_argument(
         "--point", const="point", type=point, metavar="X,Y", help="a point on the object", **prompt
@@ -140,17 +126,6 @@ def add_segment(commands: Any) -> None:
     segment.set_defaults(run=segment_photo)
 
 
-def join_negative_numbers(argv: Sequence[str]) -> list[str]:
-    """Join `--box -5,-5,50,50` by `=`, for argparse takes what begins with a minus for an option."""
-    joined: list[str] = []
-    for word in argv:
-        if re.match(r"-[\d.]+,", word) and joined and joined[-1] in ("--point", "--negative", "--box"):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
 def segment_photo(arguments: argparse.Namespace) -> None:
     """The `segment` command. What can be wrong with the input is found before the model is loaded."""
     prompts = [prompt for prompt in arguments.prompts or [] if prompt != Prompt()]
@@ -168,7 +143,10 @@ def segment_photo(arguments: argparse.Namespace) -> None:
     print(f"{arguments.photo}: {width} x {height} pixels, {count(len(prompts), 'object')}")
     for number, prompt in enumerate(prompts, 1):
         _check_prompt(prompt, number, (height, width))
-    mask_prompts = [_read_mask(prompt.mask, height, width, arguments.max_pixels) for prompt in prompts]
+    mask_prompts = [
+        None if prompt.mask is None else read_mask_file(prompt.mask, height, width, arguments.max_pixels)
+        for prompt in prompts
+    ]
 
     model = load_model(arguments, arguments.dtype)
     processor = model.processor
@@ -333,21 +311,3 @@ def _check_prompt(prompt: Prompt, number: int, size: tuple[int, int]) -> None:
         read_box(prompt.box, size)
     except ValueError as error:
         raise ValueError(f"object {number}: {error}") from error
-
-
-def _read_mask(path: Path | None, height: int, width: int, max_pixels: int) -> np.ndarray | None:
-    """Read a mask prompt as bool [H, W]: white (above half) is inside, black and transparent outside."""
-    if path is None:
-        return None
-    image = open_image(path, max_pixels)
-    mask = to_rgb(image, max_pixels=max_pixels).mean(axis=2) > 127.5
-    if image.has_transparency_data:
-        mask &= np.asarray(image.convert("RGBA"))[..., 3] > 127
-    if mask.shape != (height, width):
-        raise ValueError(
-            f"--mask must be as large as the photo, {width} x {height} pixels; "
-            f"{path} is {mask.shape[1]} x {mask.shape[0]}"
-        )
-    if not mask.any():
-        raise ValueError(f"--mask {path} has no white pixel: the object should be white on black")
-    return mask

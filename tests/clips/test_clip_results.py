@@ -13,8 +13,9 @@ from pycocotools import mask as coco
 
 from sam2_jax.clips import drawn
 from sam2_jax.clips.clip import Clip
+from sam2_jax.clips.kinds import KINDS
 from sam2_jax.clips.reading import open_clip
-from sam2_jax.clips.results import KINDS, targets, write_results
+from sam2_jax.clips.results import targets, write_results
 from sam2_jax.clips.tracks import Track, TrackedFrame
 from sam2_jax.processing.drawing import palette
 from sam2_jax.processing.rle import encode_rle

@@ -319,6 +319,9 @@ class Counting:
     def name(self, frame: int) -> str:
         return str(frame)
 
+    def digest(self) -> str:
+        return ""
+
 
 def threads() -> int:
     return sum(thread.name == "frames ahead" for thread in threading.enumerate())
