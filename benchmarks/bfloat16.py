@@ -51,7 +51,7 @@ def interpreted_kernels() -> Iterator[None]:
 def predict(model: Sam2Model, form: str, *inputs: np.ndarray) -> MaskPrediction:
     """Masks by the program for a platform, "cpu" or "tpu", run here."""
 
-    def call(params: Any, *inputs: jax.Array) -> MaskPrediction:
+    def call(params: Any, *inputs: jax.Array) -> Any:
         with tracing_for(form):
             return model.module.apply({"params": params}, *inputs)
 

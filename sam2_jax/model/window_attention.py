@@ -187,8 +187,10 @@ def _kernel(
     key, value = (_project(tokens, layer).astype(dtype) for layer in (weights.key, weights.value))
     query = _pooled(_project(tokens, weights.query), cut, *pooling)
     query = (query * (query.shape[1] // heads) ** -0.5).astype(dtype)
-    groups = zip(*(jnp.split(one, cut.groups) for one in (query, key, value)), strict=True)
-    attended = [_attend(*one, hidden[...], heads) for one in groups]
+    queries, keys, values = (jnp.split(one, cut.groups) for one in (query, key, value))
+    attended = [
+        _attend(*one, hidden=hidden[...], heads=heads) for one in zip(queries, keys, values, strict=True)
+    ]
     out = _project(jnp.concatenate(attended).astype(dtype), weights.out)
     if weights.shortcut is not None:
         out = out + _pooled(_project(tokens, weights.shortcut), cut, *pooling)
