@@ -58,7 +58,7 @@ class ClipMeasures:
         self._frames: dict[Hashable, list[Measures]] = {}
         self._true: dict[Hashable, None] = {}
 
-    def add(self, masks: Mapping[Hashable, Any], truths: Mapping[Hashable, Any]) -> None:
+    def add(self, masks: Mapping[Any, Any], truths: Mapping[Any, Any]) -> None:
         """Count a frame. masks, truths: bool [H, W] of each object; none or an empty one where it is absent.
 
         Raises ValueError for masks of different shapes.
