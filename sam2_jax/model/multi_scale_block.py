@@ -76,14 +76,19 @@ class MultiScaleAttention(nn.Module):
             queries = pooled(_thirds(self.qkv.weights())[0], [rows_of_tokens(x) for x in parts], self.dtype)
             out = self._attend_pooled(queries, rows_of_tokens(windows))
             height, width = height // 2, width // 2
+        elif self.window == 0:
+            by_head = self._attend(*self._project_windows(x))
+            return on_tpu(self._project_joined, self._project_heads, by_head, self.proj.weights()).reshape(
+                *x.shape[:3], -1
+            )
         else:
-            side = (self.window,) * 2 if self.window else (height, width)
-            out = self._attend(*self._project_windows(x))
+            side = (self.window,) * 2
+            out = self._joined(self._attend(*self._project_windows(x)))
         return self.proj(window_unpartition(out.reshape(*out.shape[:2], *side, -1), height, width))
 
     def in_order(self, x: jax.Array) -> jax.Array:
         """Attend within windows that are laid out, x [B, N, T, C]; returns [B, N, T, features]."""
-        return self.proj(self._attend(*self._heads(jnp.split(self.qkv(x), 3, axis=-1))))
+        return self.proj(self._joined(self._attend(*self._heads(jnp.split(self.qkv(x), 3, axis=-1)))))
 
     def pooled_in_order(self, x: jax.Array, parts: list[jax.Array]) -> jax.Array:
         """Do as `in_order`, pooling the quarters of x: [B, N, T / 4, features] in the order after pooling."""
@@ -108,13 +113,26 @@ class MultiScaleAttention(nn.Module):
         query, key, value = (x.reshape(*x.shape[:3], self.num_heads, -1) for x in parts)
         return query, key, value
 
+    def _joined(self, out: jax.Array) -> jax.Array:
+        return out.reshape(*out.shape[:3], -1)
+
+    def _project_joined(self, out: jax.Array, layer: Linear) -> jax.Array:
+        """Map what heads attended to, [B, N, T, H, D], to [B, N, T, features]."""
+        return layer(self._joined(out), self.dtype)
+
+    def _project_heads(self, out: jax.Array, layer: Linear) -> jax.Array:
+        """Do as `_project_joined`, heads staying where a TPU's fused attention leaves them."""
+        kernel, bias = (x.astype(self.dtype) for x in layer)
+        out = jnp.einsum("bnthd,hdf->bntf", out, kernel.reshape(*out.shape[3:], -1))
+        return out + bias.reshape(1, 1, 1, -1)
+
     def _attend(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        """Attend, [B, N, T, H, D] each: [B, N, T, features]."""
+        """Attend, [B, N, T, H, D] each and the result."""
         wanted = recording(self, "attentions")
         out, weights = attend(query, key, value, return_weights=wanted)
         if wanted:
             self.sow("attentions", "weights", weights)
-        return out.reshape(*out.shape[:3], -1)
+        return out
 
     def _attend_pooled(self, queries: jax.Array, x: jax.Array) -> jax.Array:
         """Attend from pooled queries [B, N, Q, features] to x [B, N, T, C]: [B, N, Q, features]."""
