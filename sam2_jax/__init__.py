@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sam2_jax.clips.reading import open_clip
     from sam2_jax.compilation import use_compilation_cache
     from sam2_jax.config import (
         RELEASED_MODELS,
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
         Sam2MaskDecoderConfig,
         Sam2PromptEncoderConfig,
         Sam2VideoConfig,
+        Sam2VideoMaskDecoderConfig,
+        Sam2VideoPromptEncoderConfig,
         Sam2VisionConfig,
         released_config,
     )
@@ -38,13 +41,18 @@ if TYPE_CHECKING:
     from sam2_jax.processing.image_processor import Sam2ImageProcessor, Sam2ImageProcessorFast
     from sam2_jax.processing.processor import Sam2Processor
     from sam2_jax.video.model import Sam2VideoModel
+    from sam2_jax.video.outputs import Sam2VideoSegmentationOutput
+    from sam2_jax.video.processor import Sam2VideoProcessor
     from sam2_jax.video.results import FrameMasks
+    from sam2_jax.video.session import Sam2VideoInferenceSession
     from sam2_jax.video.tracker import VideoTracker
+    from sam2_jax.video.video_processor import Sam2VideoVideoProcessor
 
 __version__ = version("sam2_jax")
 
 # Imported when they are asked for: the command's help needs none of them, and JAX takes most of a second.
 _HOMES = {
+    "open_clip": "clips.reading",
     "use_compilation_cache": "compilation",
     "RELEASED_MODELS": "config",
     "Sam2Config": "config",
@@ -52,6 +60,8 @@ _HOMES = {
     "Sam2MaskDecoderConfig": "config",
     "Sam2PromptEncoderConfig": "config",
     "Sam2VideoConfig": "config",
+    "Sam2VideoMaskDecoderConfig": "config",
+    "Sam2VideoPromptEncoderConfig": "config",
     "Sam2VisionConfig": "config",
     "released_config": "config",
     "AutoConfig": "image.auto",
@@ -75,8 +85,12 @@ _HOMES = {
     "Sam2ImageProcessorFast": "processing.image_processor",
     "Sam2Processor": "processing.processor",
     "Sam2VideoModel": "video.model",
+    "Sam2VideoSegmentationOutput": "video.outputs",
+    "Sam2VideoProcessor": "video.processor",
     "FrameMasks": "video.results",
+    "Sam2VideoInferenceSession": "video.session",
     "VideoTracker": "video.tracker",
+    "Sam2VideoVideoProcessor": "video.video_processor",
 }
 
 __all__ = [
@@ -103,11 +117,18 @@ __all__ = [
     "Sam2Processor",
     "Sam2PromptEncoderConfig",
     "Sam2VideoConfig",
+    "Sam2VideoInferenceSession",
+    "Sam2VideoMaskDecoderConfig",
     "Sam2VideoModel",
+    "Sam2VideoProcessor",
+    "Sam2VideoPromptEncoderConfig",
+    "Sam2VideoSegmentationOutput",
+    "Sam2VideoVideoProcessor",
     "Sam2VisionConfig",
     "Sam2VisionEncoderOutput",
     "Sam2VisionModel",
     "VideoTracker",
+    "open_clip",
     "pipeline",
     "predict_batch",
     "released_config",

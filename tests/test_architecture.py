@@ -31,9 +31,9 @@ MAY_IMPORT = {
         *(*_FILES, "config", "model", "checkpoint", "processing"),
         *("image", "video", "clips", "training"),
     },
-    "meta": {"checks", "config", "model", "checkpoint", "processing", "image"},
+    "meta": {"checks", "config", "model", "checkpoint", "processing", "image", "video", "clips"},
     "__main__": {"commands"},
-    "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video"},
+    "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video", "clips"},
 }
 # Lies in the room of checkpoints and stands below: it knows where files are, and nothing of what is in them.
 HUB = "checkpoint.hub"

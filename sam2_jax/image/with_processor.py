@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES
 from sam2_jax.checkpoint.pretrained import PretrainedModel
@@ -17,6 +17,8 @@ Config = TypeVar("Config", Sam2Config, Sam2VideoConfig)
 class ModelWithProcessor(PretrainedModel[Config]):
     """A model of pictures: its folder holds a processor beside the weights."""
 
+    processor_class: ClassVar[type[Sam2Processor]] = Sam2Processor
+
     @property
     def image_config(self) -> Sam2Config:
         """The image model, or that inside the video model."""
@@ -28,25 +30,25 @@ class ModelWithProcessor(PretrainedModel[Config]):
         """The processor that lies beside the loaded weights, or the usual one, for the model's image size."""
         usual = Sam2ImageProcessor.for_config(self.image_config)
         if self._source is None:
-            return Sam2Processor(usual)
+            return self.processor_class(usual)
         model, options = self._source
-        found = Sam2Processor.from_pretrained(model, **options)
+        found = self.processor_class.from_pretrained(model, **options)
         if found.image_processor.do_center_crop or _fits(found, usual):
             return found
         resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
-        return Sam2Processor(resized, point_pad_value=found.point_pad_value)
+        return self.processor_class(resized, point_pad_value=found.point_pad_value)
 
     def _texts_beside(self, folder: Path) -> dict[str, str]:
         """The processor, unless the folder has one for this model's image size: they are used together."""
         usual = Sam2ImageProcessor.for_config(self.image_config)
         try:
             if any((folder / name).exists() for name in PROCESSOR_FILES):
-                there = Sam2Processor.from_pretrained(folder)
+                there = self.processor_class.from_pretrained(folder)
                 if there.image_processor.do_center_crop or _fits(there, usual):
                     return {}
             processor = self.processor
         except ValueError:  # of a broken file, or of a hub that is gone: no reason to lose the weights
-            processor = Sam2Processor(usual)
+            processor = self.processor_class(usual)
         return {PROCESSOR_FILE: to_json(processor.to_dict())}
 
 

@@ -4,14 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sam2_jax.checks import check_options, read_flag, shown
-from sam2_jax.config import RELEASED_MODELS, Sam2Config, released_config
+from sam2_jax.config import RELEASED_MODELS, released_config, released_video_config
 from sam2_jax.image.model import Sam2Model
+from sam2_jax.video.model import Sam2VideoModel
 
 _SIZES = {"t": "tiny", "s": "small", "b+": "base-plus", "l": "large"}
 _CONFIG_FILE = re.compile(r"sam2(\.1)?_hiera_(t|s|b\+|l)(\.yaml)?$")
+Model = TypeVar("Model", Sam2Model, Sam2VideoModel)
+
 _BUILDING = ("device", "mode", "hydra_overrides_extra", "apply_postprocessing")
 
 
@@ -32,22 +35,44 @@ def build_sam2(
     apply_postprocessing=False: a single mask that is not stable no longer gives way to the best of three.
     options: those of `Sam2Model.from_pretrained`. Raises ValueError for what cannot be loaded or meant.
     """
+    building = {
+        "device": device,
+        "mode": mode,
+        "hydra_overrides_extra": hydra_overrides_extra,
+        "apply_postprocessing": apply_postprocessing,
+    }
+    return load(Sam2Model, config_file, ckpt_path, **building, **options)
+
+
+def load(
+    kind: type[Model],
+    config_file: str | None,
+    ckpt_path: str | Path | None,
+    device: Any = None,
+    mode: str | None = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    **options: Any,
+) -> Model:
+    """Load a model of either kind; see `build_sam2`."""
     if mode not in (None, "eval"):
         raise ValueError(f'mode must be "eval": models here have no other; got {shown(mode)}')
     if len(hydra_overrides_extra or ()) > 0:
         raise ValueError(
-            f"hydra_overrides_extra cannot be followed here; got {shown(hydra_overrides_extra)}: change the "
-            "configuration, Sam2Model(dataclasses.replace(model.config, ...), model.params)"
+            f"hydra_overrides_extra cannot be followed here; got {shown(hydra_overrides_extra)}: give a "
+            "predictor's options by their names, or change the configuration, "
+            f"{kind.__name__}(dataclasses.replace(model.config, ...), model.params)"
         )
     apply_postprocessing = read_flag("apply_postprocessing", apply_postprocessing)
-    Sam2Model.check_loading(**options)
-    expected = None if config_file is None else released_config(_released_name(config_file))
+    kind.check_loading(**options)
+    released: Any = released_config if kind is Sam2Model else released_video_config
+    expected = None if config_file is None else released(_released_name(config_file))
     if ckpt_path is not None:
-        model = Sam2Model.from_pretrained(ckpt_path, **options)
+        model = kind.from_pretrained(ckpt_path, **options)
     elif expected is None:
         raise ValueError("config_file or ckpt_path must be given")
     else:
-        model = Sam2Model(expected, **options)
+        model = kind(expected, **options)
     if expected is not None and _backbone(model.config) != _backbone(expected):
         raise ValueError(f"{ckpt_path} is not of the configuration {config_file}: give None to take its own")
     return model if apply_postprocessing else _without_postprocessing(model)
@@ -58,7 +83,7 @@ def build_sam2_hf(model_id: str | Path, **options: Any) -> Sam2Model:
     return build_sam2(None, model_id, **options)
 
 
-def _backbone(config: Sam2Config) -> Any:
+def _backbone(config: Any) -> Any:
     return config.vision_config.backbone_config
 
 
@@ -71,10 +96,11 @@ def _released_name(config_file: str) -> str:
     return next(name for name, kind in RELEASED_MODELS.items() if kind == wanted)
 
 
-def _without_postprocessing(model: Sam2Model) -> Sam2Model:
+def _without_postprocessing(model: Model) -> Model:
     decoder = replace(model.config.mask_decoder_config, dynamic_multimask_via_stability=False)
-    config = replace(model.config, mask_decoder_config=decoder)
-    changed = Sam2Model(config, model.params, dtype=model.module.dtype, padding=model.padding)
+    config: Any = replace(model.config, mask_decoder_config=decoder)
+    padding: dict[str, Any] = {"padding": model.padding} if isinstance(model, Sam2Model) else {}
+    changed = type(model)(config, model.params, dtype=model.module.dtype, **padding)
     changed.processor = model.processor
     return changed
 

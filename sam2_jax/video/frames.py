@@ -1,7 +1,8 @@
 """The pictures of a clip as the network's pixels: at hand, coming from an iterator, or pushed one by one."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,61 @@ from sam2_jax.processing.inputs import Size
 _SOURCES = "an array [frames, height, width, 3], a list of pictures, an iterator of pictures, or None"
 
 
+class PreparedFrame(NamedTuple):
+    """A picture as the network takes it already: pixels float [H, W, 3], and its own (height, width)."""
+
+    pixels: np.ndarray
+    size: Size
+
+
+class PreparedFrames(Sequence[PreparedFrame]):
+    """The pictures of a clip, each prepared by an image processor of one's own when it is asked for."""
+
+    def __init__(self, pictures: Sequence[Any], processor: Sam2ImageProcessor) -> None:
+        self._pictures = pictures
+        self._processor = processor
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._pictures)
+
+    def __getitem__(self, t: Any) -> Any:
+        """Frame t. Raises ValueError for a picture that cannot be read."""
+        inputs = self._processor(images=self._pictures[t])
+        height, width = inputs["original_sizes"][0].tolist()
+        return PreparedFrame(inputs["pixel_values"][0], (height, width))
+
+
+def read_clips(videos: Any, name: str = "videos") -> list[Sequence[Any]]:
+    """One clip, or several, in the forms that transformers knows, as a list of clips.
+
+    videos: an array [T, H, W, 3] or [B, T, H, W, 3], a list or another sequence of pictures, or a list of
+    clips. Raises ValueError for what is none of these, and for a clip without pictures.
+    """
+    depth = getattr(videos, "ndim", None)
+    if isinstance(videos, Sequence) and not isinstance(videos, (str, bytes)) and len(videos):
+        first = videos[0] if isinstance(videos, (list, tuple)) else None
+        depth = 5 if isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4 else 4
+    if depth not in (4, 5) or not len(videos):
+        is_path = isinstance(videos, (str, os.PathLike))
+        remedy = ": sam2_jax.open_clip(path) has the frames of a file or folder" if is_path else ""
+        raise ValueError(
+            f"{name} must be a list of pictures, an array [frames, height, width, 3], or a list of clips; "
+            f"got {shown(videos)}{remedy}"
+        )
+    clips = list(videos) if depth == 5 else [videos]
+    for clip in clips:
+        if not hasattr(clip, "__len__") or not len(clip):
+            raise ValueError(f"{name} must have pictures; got {shown(clip)}")
+    return clips
+
+
 class Frames:
     """Pictures of one size, numbered from 0.
 
     source: an array [T, H, W, 3] or a list of pictures (arrays, PIL images, paths of pictures), each read
     when it is needed; an iterator, read on as far as frames are asked for; None for frames that `add` brings.
+    Any picture may be a `PreparedFrame`.
     keep: of the frames of a stream so many of the newest can be asked for again; None for all.
     Raises ValueError for other sources.
     """
@@ -133,13 +184,16 @@ class Frames:
 
     def _prepare(self, t: int, picture: Any) -> np.ndarray:
         try:
-            inputs = self._processor(images=picture)
-            pixels = check_pixels(inputs["pixel_values"], self._config)
+            if isinstance(picture, PreparedFrame):
+                given, (height, width) = picture.pixels[None], picture.size
+            else:
+                inputs = self._processor(images=picture)
+                given, (height, width) = inputs["pixel_values"], inputs["original_sizes"][0].tolist()
+            pixels = check_pixels(given, self._config)
         except ValueError as error:
             raise ValueError(f"frame {t}: {error}") from error
         if len(pixels) != 1:
             raise ValueError(f"frame {t} must be one picture; got {len(pixels)}")
-        height, width = (int(side) for side in inputs["original_sizes"][0])
         if self._size not in (None, (height, width)):
             raise ValueError(
                 f"frame {t} must be of the clip's size, (height, width) {self._size}; got {(height, width)}"

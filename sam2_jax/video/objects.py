@@ -39,6 +39,10 @@ class FramePrompts:
     labels: tuple[int, ...] = ()
     box: Box | None = None
 
+    def joined(self, other: "FramePrompts") -> "FramePrompts":
+        """Both together; another box takes the place of this one."""
+        return FramePrompts(self.points + other.points, self.labels + other.labels, other.box or self.box)
+
 
 @dataclass
 class VideoObject:

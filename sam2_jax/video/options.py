@@ -5,8 +5,9 @@ from typing import Any, Self
 
 import jax.numpy as jnp
 
-from sam2_jax.checks import read_whole, shown
+from sam2_jax.checks import read_flag, read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
+from sam2_jax.processing.components import read_area
 from sam2_jax.processing.inputs import Size, read_sizes
 from sam2_jax.video.plan import NOT_LIMITED, Rules
 from sam2_jax.video.policies import POLICIES
@@ -31,6 +32,9 @@ class VideoOptions:
     a "stream" of unknown length; None: whichever the source is.
     memory: which frames become memories: "released", as trained, or a policy that was published since and
     needs no training, "selected", "distractor" or "motion" (see `sam2_jax.video.policies`).
+    fill_hole_area: holes of up to so many pixels of the network's masks, 8-connected, are filled as soon as a
+    mask is found: in what prompts refine and what is remembered of them, too. 0 for none.
+    binarize_prompted_masks: of prompted frames the mask is remembered as yes or no, and not as logits.
     compat: do as Meta's code does where it is not what the network was trained for. "meta": further prompts
     on a conditioning frame that was tracked past see that frame's own memory. "meta_legacy", its predictor of
     July 2024: besides, prompts on a tracked frame leave it an ordinary frame.
@@ -43,6 +47,8 @@ class VideoOptions:
     memory_temporal_stride: int = 1
     pointer_span: str | None = None
     memory: str = "released"
+    fill_hole_area: float = 0.0
+    binarize_prompted_masks: bool = True
     compat: str | None = None
 
     def checked(self) -> Self:
@@ -77,6 +83,8 @@ class VideoOptions:
             memory_dtype=memory_dtype,
             max_cond_frame_num=limit,
             memory_temporal_stride=stride,
+            fill_hole_area=read_area("fill_hole_area", self.fill_hole_area),
+            binarize_prompted_masks=read_flag("binarize_prompted_masks", self.binarize_prompted_masks),
         )
 
     def window(self, is_stream: bool) -> int | None:

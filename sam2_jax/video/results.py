@@ -12,6 +12,8 @@ from sam2_jax.processing.processor import Sam2Processor
 
 ABSENT_LOGIT = -1024.0
 """Of every pixel of an object that is absent."""
+FILLED_LOGIT = np.float32(0.1)
+"""Of pixels in small holes that were filled."""
 ABSENT_SCORE = -10.0
 """Presence of an object that was never prompted."""
 

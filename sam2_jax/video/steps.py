@@ -86,9 +86,10 @@ class Steps(NamedTuple):
         found: FrameOutput = self._run("mask_step", features, _resize(mask, size))
         return found
 
-    def remember(self, features: FrameFeatures, low: np.ndarray, score: np.ndarray) -> np.ndarray:
-        """Memories [P, S, 64] of prompted objects, float32."""
-        binary = np.ones(len(low), bool)
+    def remember(
+        self, features: FrameFeatures, low: np.ndarray, score: np.ndarray, binary: np.ndarray
+    ) -> np.ndarray:
+        """Memories [P, S, 64] of prompted objects, float32; binary: bool [P], of masks that are yes or no."""
         return np.asarray(self._run("remember", features, low, score, binary))
 
     def track(

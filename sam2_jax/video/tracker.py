@@ -20,6 +20,7 @@ from sam2_jax.image.arguments import bucket, pad_prompts
 from sam2_jax.image.prompt_masks import clamp
 from sam2_jax.model.memory_bank import Plan, VideoState
 from sam2_jax.model.sam2_video import FrameFeatures, FrameOutput
+from sam2_jax.processing.components import small_components
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.photo_prompts import join, read_box, read_labels, read_points
 from sam2_jax.processing.processor import Sam2Processor
@@ -27,8 +28,8 @@ from sam2_jax.video.frames import Frames
 from sam2_jax.video.objects import FramePrompts, Output, VideoObject
 from sam2_jax.video.options import VideoOptions
 from sam2_jax.video.policies import POLICIES
-from sam2_jax.video.prompts import read_mask
-from sam2_jax.video.results import ABSENT_LOGIT, ABSENT_SCORE, FrameMasks
+from sam2_jax.video.prompts import read_id, read_mask
+from sam2_jax.video.results import ABSENT_LOGIT, ABSENT_SCORE, FILLED_LOGIT, FrameMasks
 from sam2_jax.video.saved import load_objects, save_objects
 from sam2_jax.video.state import Memories
 from sam2_jax.video.steps import Steps
@@ -149,7 +150,7 @@ class VideoTracker:
         Raises ValueError for unknown frames and for prompts that cannot be meant, and then changes nothing.
         """
         t = self._reach("frame", frame)
-        known = self._objects.get(_read_id(object_id))
+        known = self._objects.get(read_id(object_id))
         clear_old = read_flag("clear_old", clear_old)
         if mask is not None:
             if points is not None or labels is not None or box is not None:
@@ -160,12 +161,9 @@ class VideoTracker:
         else:
             prompts = self._read_prompts(points, labels, box)
             if known is not None and not clear_old and t in known.prompts:
-                old = known.prompts[t]
-                prompts = FramePrompts(
-                    old.points + prompts.points, old.labels + prompts.labels, prompts.box or old.box
-                )
+                prompts = known.prompts[t].joined(prompts)
             found = self._segment(t, prompts, known)
-        output = _outputs(found)[0]
+        output = self._outputs(found)[0]
         object_ = known or self._add(object_id)
         before = object_.output(t)
         object_.pending.pop(t, None)
@@ -206,6 +204,19 @@ class VideoTracker:
         memories = Memories(self.model.config, self._rules, self.options.memory_dtype)
         self._objects = load_objects(Path(path), memories, self._rules, self._kept)
         self._memories = memories
+
+    def masks_on(self, frame: int) -> FrameMasks:
+        """The masks that objects have on a frame so far, of prompts or of tracking; computes none.
+
+        An object without one is absent. Raises ValueError for a frame that is not known.
+        """
+        t = self._reach("frame", frame)
+        objects = self._objects.values()
+        is_conditioning = [
+            t in each.conditioning or (t in each.pending and self._conditions(each, t, each.pending[t]))
+            for each in objects
+        ]
+        return self._result(t, {each.id: each.output(t) for each in objects}, is_conditioning)
 
     # Tracking -----------------------------------------------------------------------------------------------
 
@@ -258,7 +269,7 @@ class VideoTracker:
     # How ----------------------------------------------------------------------------------------------------
 
     def _known(self, object_id: Any) -> VideoObject:
-        found = self._objects.get(_read_id(object_id))
+        found = self._objects.get(read_id(object_id))
         if found is None:
             raise ValueError(f"object_id must be one of {shown(list(self._objects))}; got {shown(object_id)}")
         return found
@@ -348,7 +359,8 @@ class VideoTracker:
         for each in self._objects.values():
             for t, output in list(each.pending.items()):
                 score = np.array([output.score], np.float32)
-                memory = self._steps.remember(self._encode(t), output.low[None], score)
+                binary = np.full(1, self.options.binarize_prompted_masks)
+                memory = self._steps.remember(self._encode(t), output.low[None], score, binary)
                 remembered = output._replace(memory=memory[0].astype(self.options.memory_dtype))
                 each.settle(t, remembered, is_conditioning=self._conditions(each, t, output))
                 del each.pending[t]
@@ -381,7 +393,7 @@ class VideoTracker:
                 return found
 
             (found, candidates), memories = self._memories.track(t, direction, moving, run)
-            outputs = _outputs(found)
+            outputs = self._outputs(found)
             for each in moving:
                 # A copy: an object's own memory and not all that were computed with it.
                 memory = memories[each.index].copy()
@@ -396,6 +408,15 @@ class VideoTracker:
             each.passed(t, direction)
         yielded = {each.id: None if each.is_dormant else each.output(t) for each in objects}
         return self._result(t, yielded, [t in each.conditioning for each in objects])
+
+    def _outputs(self, found: FrameOutput) -> list[Output]:
+        """Results of all objects, on the host, their holes filled if that is wanted."""
+        low, pointer, score, iou = (np.asarray(part) for part in found)
+        if self.options.fill_hole_area > 0:
+            low = np.where(small_components(low <= 0, self.options.fill_hole_area), FILLED_LOGIT, low)
+        return [
+            Output(low[i].copy(), pointer[i].copy(), float(score[i]), float(iou[i])) for i in range(len(low))
+        ]
 
     def _result(
         self, t: int, outputs: dict[Hashable, Output | None], is_conditioning: list[bool]
@@ -416,16 +437,3 @@ class VideoTracker:
             processor=self.processor,
             post_processing=self._post_processing,
         )
-
-
-def _read_id(object_id: Any) -> Hashable:
-    """An object's id, any int or text."""
-    if isinstance(object_id, (str, int, np.integer)) and not isinstance(object_id, bool):
-        return object_id
-    raise ValueError(f"object_id must be an int or text; got {shown(object_id)}")
-
-
-def _outputs(found: FrameOutput) -> list[Output]:
-    """Results of all objects, on the host."""
-    low, pointer, score, iou = (np.asarray(part) for part in found)
-    return [Output(low[i].copy(), pointer[i].copy(), float(score[i]), float(iou[i])) for i in range(len(low))]
