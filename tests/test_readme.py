@@ -1,6 +1,7 @@
 """What README promises is run as it is written: its commands and its code, without a network.
 
-A local stand-in for the hub gives the embedded model in the real one's place. The sample is photo.jpg.
+A local stand-in for the hub gives the embedded model in the real one's place, and for clips a random one. The
+sample is photo.jpg.
 """
 
 import math
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hub_stand_in import hub_of
 from PIL import Image
+from small_video import small_video_model
 
 from sam2_jax import RELEASED_MODELS, Sam2Config, Sam2Processor, released_config
 from sam2_jax.checkpoint.embedded import EMBEDDED_MODEL, SAMPLE_PICTURE
@@ -44,7 +46,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(EMBEDDED_MODEL, folder / "my_model")
     Image.open(SAMPLE_PICTURE).convert("RGB").save(folder / "photo.jpg")
-    repositories = {"facebook/sam2.1-hiera-tiny": EMBEDDED_MODEL}
+    (folder / "film").mkdir()
+    for t in range(3):
+        Image.open(SAMPLE_PICTURE).convert("RGB").save(folder / "film" / f"{t}.png")
+    small_video_model().save_pretrained(folder / "video_model")
+    repositories = {
+        "facebook/sam2.1-hiera-tiny": EMBEDDED_MODEL,
+        "facebook/sam2.1-hiera-small": folder / "video_model",
+    }
     with hub_of(repositories, folder / "cache"), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -81,6 +90,7 @@ def test_the_python_code_runs(desk: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert names["prediction"].mask.shape == (512, 512)
     assert "(2, 1, 512, 512)" in printed  # the batch's two objects
+    assert "2 (512, 512)" in printed  # the clip's last frame
     assert "photo.jpg" in printed
 
 
