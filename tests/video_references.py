@@ -29,7 +29,7 @@ def pixels(folder: Path, clip: str) -> np.ndarray:
 
 
 def forward_plan(config: Sam2VideoConfig, t: int, objects: int, num_frames: int) -> Plan:
-    """What frame t sees of objects that were prompted on frame 0, when frames come in order."""
+    """What frame t > 0 sees of objects that were prompted on frame 0, when frames come in order."""
     ring, pointers = config.num_maskmem - 1, config.max_object_pointers_in_encoder - 1
     largest = min(num_frames, config.max_object_pointers_in_encoder) - 1
     row, valid = np.full(1 + ring, ring), np.zeros(1 + ring, bool)
@@ -49,9 +49,7 @@ def forward_plan(config: Sam2VideoConfig, t: int, objects: int, num_frames: int)
         of_all(valid, bool),
         of_all(offset / np.float32(largest), np.float32),
         of_all(pointer_valid, bool),
-        tracked=np.full(objects, t > 0),
-        conditioning=np.full(objects, t == 0),
-        conditioning_slot=np.zeros(objects, np.int32),
-        ring=np.int32(t % ring),
-        pointer_ring=np.int32(t % pointers),
+        tracked=np.ones(objects, bool),
+        slot=np.full(objects, 1 + t % ring, np.int32),
+        pointer_slot=np.full(objects, 1 + t % pointers, np.int32),
     )

@@ -20,13 +20,7 @@ from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.model.layers import MLP, Dense, one_by_one
 from sam2_jax.model.mask_decoder import NO_MASK
 from sam2_jax.model.memory_attention import Memories, MemoryAttention
-from sam2_jax.model.memory_bank import (
-    FrameOutput,
-    Plan,
-    VideoState,
-    conditioning_output,
-    store_ring,
-)
+from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState, store
 from sam2_jax.model.memory_encoder import MemoryEncoder
 from sam2_jax.model.platforms import for_each_platform, on_cpu
 from sam2_jax.model.positions import sine_offsets
@@ -163,53 +157,18 @@ class Sam2Video(Sam2):
 
     @for_each_platform
     def track_step(
-        self, features: FrameFeatures, state: VideoState, plan: Plan
-    ) -> tuple[VideoState, FrameOutput]:
+        self, features: FrameFeatures, state: VideoState, plan: Plan, *, with_candidates: bool = False
+    ) -> tuple[VideoState, TrackedFrame]:
         """Segment the objects to be tracked by what is remembered of them, and remember the frame.
 
-        Of the others nothing is written. The output of a conditioning frame is what was stored of it.
+        Of the others nothing is written. with_candidates: give the logits of all masks too.
         """
-        return self._track_step(features, state, plan, with_candidates=False)[:2]
-
-    @for_each_platform
-    def track_step_with_candidates(
-        self, features: FrameFeatures, state: VideoState, plan: Plan
-    ) -> tuple[VideoState, FrameOutput, jax.Array]:
-        """As `track_step`, and the logits of all masks there were to choose from, [P, M, 4 h, 4 w]."""
-        return self._track_step(features, state, plan, with_candidates=True)
-
-    def _track_step(
-        self, features: FrameFeatures, state: VideoState, plan: Plan, with_candidates: bool
-    ) -> tuple[VideoState, FrameOutput, Any]:
         seen = _seen(state, plan), jnp.asarray(plan.tracked), plan.expected
         track = partial(Sam2Video._track, with_candidates=with_candidates)
         output, memory, candidates = self._object_by_object(track, features, seen)
-        stored = conditioning_output(state, plan.conditioning_slot)
-        state = store_ring(state, plan.ring, plan.pointer_ring, plan.tracked, output, memory)
-
-        def choose(stored: jax.Array, new: jax.Array) -> jax.Array:
-            is_stored = jnp.asarray(plan.conditioning).reshape(-1, *(1,) * (new.ndim - 1))
-            return jnp.where(is_stored, stored, new)
-
-        return state, jax.tree.map(choose, stored, output), candidates
-
-    @for_each_platform
-    def track_clip(
-        self, features: FrameFeatures, state: VideoState, plans: Plan
-    ) -> tuple[VideoState, FrameOutput]:
-        """Call `track_step` for T frames in a row.
-
-        features: of `encode_frame`, B = T. plans: leaves [T, ...]; so are the output's.
-        """
-
-        def step(module: Sam2Video, state: VideoState, frame: Any) -> tuple[VideoState, FrameOutput]:
-            features, plan = frame
-            return module.track_step(features, state, plan)
-
-        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        frames = jax.tree.map(lambda x: x[:, None], features)
-        found: tuple[VideoState, FrameOutput] = scan(self, state, (frames, plans))
-        return found
+        memory = memory.astype(state.memory.dtype)
+        state = store(state, plan.slot, plan.pointer_slot, plan.tracked, memory, output.pointer)
+        return state, TrackedFrame(output, memory, candidates)
 
     def every_step(self, pixels: jax.Array) -> None:
         """Call all parts of the network on a frame [1, H, W, 3], so that their parameters are made."""

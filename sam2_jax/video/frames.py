@@ -1,6 +1,7 @@
 """The pictures of a clip as the network's pixels: at hand, coming from an iterator, or pushed one by one."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -79,9 +80,12 @@ class Frames:
         self._config = config
         self.keep: int | None = None
         self._iterator: Iterator[Any] | None = None
+        # Pictures of the iterator that were read before their turn, or why one could not be.
+        self._waiting: deque[Any] = deque()
         self._pictures: dict[int, Any] | Sequence[Any] = {}
-        # Pixels of the frame asked for last.
+        # Pixels of the frame asked for last, and how many of the first frames are known to be as they should.
         self._latest: tuple[int, np.ndarray] | None = None
+        self._sound = 0
         self._size: Size | None = None
         self._count = 0
         if source is not None:
@@ -124,9 +128,20 @@ class Frames:
 
     def has(self, t: int) -> bool:
         """Whether there is a frame t; of an iterator, it is read up to there."""
-        while t >= self._count and self._iterator is not None:
+        while t >= self._count and (self._waiting or self._iterator is not None):
             self._read_on()
         return 0 <= t < self._count
+
+    def can_have(self, t: int) -> bool:
+        """Whether the pixels of frame t can be asked for, of an iterator ahead of its turn.
+
+        It is read up to there, but what is behind the known frames stays unknown until `has` or `check`.
+        """
+        while t >= self._count + len(self._waiting) and self._iterator is not None:
+            self._pull()
+        if isinstance(self._pictures, dict) and t < self._count:
+            return t in self._pictures
+        return 0 <= t < self._count + len(self._waiting)
 
     def check(self, name: str, t: Any) -> int:
         """The number of a frame that can be asked for, or ValueError."""
@@ -146,15 +161,19 @@ class Frames:
         return frame
 
     def pixels(self, t: int) -> np.ndarray:
-        """Frame t for the network, float32 [1, H, W, 3]."""
-        t = self.check("frame", t)
+        """Frame t for the network, float32 [1, H, W, 3]. Raises ValueError for one that cannot be had."""
         if self._latest is None or self._latest[0] != t:
-            try:
-                picture = self._pictures[t]
-            except Exception as error:  # of every kind: the caller's own sequence may fail as it likes
-                raise ValueError(f"frame {t} could not be read: {error}") from error
-            self._latest = t, self._prepare(t, picture)
+            self._latest = t, self._prepare(t, self._picture(t))
         return self._latest[1]
+
+    def _picture(self, t: int) -> Any:
+        if 0 <= t - self._count < len(self._waiting):
+            return _or_raise(self._waiting[t - self._count])
+        t = self.check("frame", t)
+        try:
+            return self._pictures[t]
+        except Exception as error:  # of every kind: the caller's own sequence may fail as it likes
+            raise ValueError(f"frame {t} could not be read: {error}") from error
 
     def add(self, picture: Any) -> int:
         """Append a frame; returns its number. Raises ValueError for a clip whose frames are all given."""
@@ -162,25 +181,41 @@ class Frames:
             raise ValueError(
                 f"frames cannot be added to a clip of {self._count}: make a session without a source"
             )
+        if self._waiting:
+            raise ValueError(
+                f"frames cannot be added while {len(self._waiting)} of the iterator's wait for their turn: "
+                "make a session without a source"
+            )
+        return self._append(_own(picture))
+
+    def _append(self, picture: Any) -> int:
+        assert isinstance(self._pictures, dict)
         t = self._count
-        self._latest = t, self._prepare(t, picture)
-        # The caller may use the array again for the next frame.
-        self._pictures[t] = picture.copy() if isinstance(picture, np.ndarray) else picture
+        if t >= self._sound:
+            self._latest = t, self._prepare(t, picture)
+        self._pictures[t] = picture
         self._count += 1
         if self.keep is not None:
             self._pictures.pop(t - self.keep, None)
         return t
 
     def _read_on(self) -> None:
+        if not self._waiting:
+            self._pull()
+        if self._waiting:
+            self._append(_or_raise(self._waiting.popleft()))
+
+    def _pull(self) -> None:
+        """Read the iterator on by a picture."""
         assert self._iterator is not None
         try:
-            picture = next(self._iterator)
+            self._waiting.append(_own(next(self._iterator)))
         except StopIteration:
             self._iterator = None
-            return
         except Exception as error:  # of every kind: an iterator may fail as it likes
-            raise ValueError(f"frame {self._count} could not be read: {error}") from error
-        self.add(picture)
+            refused = ValueError(f"frame {self._count + len(self._waiting)} could not be read: {error}")
+            refused.__cause__ = error
+            self._waiting.append(refused)
 
     def _prepare(self, t: int, picture: Any) -> np.ndarray:
         try:
@@ -199,4 +234,16 @@ class Frames:
                 f"frame {t} must be of the clip's size, (height, width) {self._size}; got {(height, width)}"
             )
         self._size = height, width
+        self._sound = max(self._sound, t + 1)
         return np.asarray(pixels)
+
+
+def _own(picture: Any) -> Any:
+    """A picture that stays as it is when the caller uses its array again for the next frame."""
+    return picture.copy() if isinstance(picture, np.ndarray) else picture
+
+
+def _or_raise(picture: Any) -> Any:
+    if isinstance(picture, ValueError):
+        raise picture
+    return picture

@@ -1,11 +1,12 @@
 """What is known of one object of a clip, on the host: prompts, results by frame, slots on the device."""
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sam2_jax.model.memory_bank import FrameOutput
 from sam2_jax.processing.photo_prompts import Box, Point
 from sam2_jax.video.plan import Roles, Slots
 from sam2_jax.video.policies.released import ReleasedMemory
@@ -29,6 +30,15 @@ class Output(NamedTuple):
     iou: float
     memory: np.ndarray | None = None
     direction: int | None = None
+
+
+def outputs_of(found: FrameOutput, memories: Any = None) -> list[Output]:
+    """Results of all objects, on the host, each by itself: one that is kept does not hold the others."""
+    parts = [np.asarray(part) for part in (*found, *(() if memories is None else (memories,)))]
+    return [
+        Output(low.copy(), pointer.copy(), float(score), float(iou), *(each.copy() for each in memory))
+        for low, pointer, score, iou, *memory in zip(*parts, strict=True)
+    ]
 
 
 @dataclass
@@ -90,6 +100,12 @@ class VideoObject:
         conditioning = [f for f in (*self.conditioning, *self.kept) if f != t or is_own_seen]
         ordinary = {*self.ordinary, *self.slots.frames} | ({also} if also is not None else set())
         return self.policy.roles(t, direction, conditioning, ordinary)
+
+    def could_load(self, wanted: Roles, frames: Collection[int]) -> bool:
+        """Whether anything is wanted that is not on the device but known, or in some frames, not seen yet."""
+        memories, pointers = self.slots.missing(wanted)
+        known = {*self.conditioning, *self.kept, *self.ordinary, *frames}
+        return not known.isdisjoint(memories + pointers)
 
     def forget(self, t: int) -> None:
         """Forget what frame t gave to others to remember: it is tracked or prompted again."""

@@ -14,6 +14,8 @@ from sam2_jax.video.policies import POLICIES
 
 POINTER_SPANS = ("clip", "stream")
 COMPATIBLE = (None, "meta", "meta_legacy")
+# Frames that an accelerator tracks at once: enough to hide the host's work, few enough to wait for.
+_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class VideoOptions:
     fill_hole_area: holes of up to so many pixels of the network's masks, 8-connected, are filled as soon as a
     mask is found: in what prompts refine and what is remembered of them, too. 0 for none.
     binarize_prompted_masks: of prompted frames the mask is remembered as yes or no, and not as logits.
+    chunk: so many frames of a run are tracked by one program; the first is yielded when all of them are done,
+    while those behind are being encoded, and of a stream when those have come. Where fewer are left before a
+    frame with prompts or the end, they go one by one. None: 8 on accelerators, 1 on a CPU, of a stream, and
+    with a policy that looks at each frame before it chooses for the next.
     compat: do as Meta's code does where it is not what the network was trained for. "meta": further prompts
     on a conditioning frame that was tracked past see that frame's own memory. "meta_legacy", its predictor of
     July 2024: besides, prompts on a tracked frame leave it an ordinary frame.
@@ -49,6 +55,7 @@ class VideoOptions:
     memory: str = "released"
     fill_hole_area: float = 0.0
     binarize_prompted_masks: bool = True
+    chunk: int | None = None
     compat: str | None = None
 
     def checked(self) -> Self:
@@ -77,6 +84,12 @@ class VideoOptions:
                 f'memory_temporal_stride must be 1 with memory="{self.memory}", which chooses frames itself; '
                 f"got {stride}"
             )
+        chunk = 1 if self.chunk is None else read_whole("chunk", self.chunk, 1, 2**10)
+        if chunk > 1 and POLICIES[self.memory].looks_at_results:
+            raise ValueError(
+                f'chunk must be 1 with memory="{self.memory}", which looks at each frame before it chooses '
+                f"for the next; got {chunk}"
+            )
         return replace(
             self,
             size=size,
@@ -99,6 +112,13 @@ class VideoOptions:
                 f'keep must be "all", "none" or "window:N", such as "window:50"; got {shown(self.keep)}'
             )
         return int(count)
+
+    def frames_at_once(self, *, is_stream: bool, is_cpu: bool) -> int:
+        """How many frames of a run are tracked by one program."""
+        if self.chunk is not None:
+            return self.chunk
+        is_single = is_stream or is_cpu or POLICIES[self.memory].looks_at_results
+        return 1 if is_single else _CHUNK
 
     def rules(self, config: Sam2VideoConfig, frames: int | None) -> Rules:
         """The rules of memory for a clip of so many frames, None for a stream."""

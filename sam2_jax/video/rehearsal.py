@@ -33,7 +33,8 @@ def _clip(size: Size, frames: int) -> np.ndarray:
 
 def _track(begin: Begin, size: Size, objects: int, prompted: int) -> None:
     """Track objects, and correct one where it was tracked."""
-    session = begin(_clip(size, prompted + 1))
+    chunk = begin(_clip(size, 1)).chunk
+    session = begin(_clip(size, prompted + chunk + (chunk > 1)))  # all lengths of chunks
     middle = [(size[1] / 2, size[0] / 2)]
     for t in range(prompted):
         for id_ in range(objects if t == 0 else 1):

@@ -6,7 +6,7 @@ jump, a correction or a turn of direction, `load` brings back what is wanted and
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from sam2_jax.model.memory_bank import Plan, VideoState
 from sam2_jax.video.objects import Output, VideoObject
 from sam2_jax.video.plan import EMPTY, Layout, Roles, Rules, Slots, free_slot
 from sam2_jax.video.policies.released import ReleasedMemory
+
+T = TypeVar("T")
 
 
 def bucket(count: int) -> int:
@@ -44,12 +46,6 @@ def _with_memory(state: VideoState, index: int, slot: int, memory: jax.Array) ->
 @partial(jax.jit, donate_argnames="state")
 def _with_pointer(state: VideoState, index: int, slot: int, pointer: jax.Array) -> VideoState:
     return state._replace(pointer=state.pointer.at[index, slot].set(pointer))
-
-
-@jax.jit
-def _memories(state: VideoState, slots: jax.Array) -> jax.Array:
-    """The memory of each object in a slot of its own."""
-    return jnp.take_along_axis(state.memory, slots[:, None, None, None], axis=1, mode="clip")[:, 0]
 
 
 class Memories:
@@ -86,18 +82,19 @@ class Memories:
 
         Raises ValueError for memories of another network or type.
         """
-        memory, low = arrays["memory"], arrays["low"]
-        found: list[VideoObject | None] = [None] * len(memory)
+        rows, slots = arrays["memory"].shape[:2]
+        conditioning = slots - len(self._no_slots().memories)
+        found: list[VideoObject | None] = [None] * rows
         for each in objects:
             found[each.index] = each
-        state = VideoState.empty(self._config, len(memory), low.shape[1], self._memory_dtype)
+        state = VideoState.empty(self._config, rows, conditioning, self._memory_dtype)
         leaves = []
         for name, leaf in state._asdict().items():
             array = arrays[name]
             if (array.dtype, array.shape) != (leaf.dtype, leaf.shape):
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {leaf.dtype} {leaf.shape}")
             leaves.append(jnp.asarray(array))
-        self._state, self._objects, self._conditioning = VideoState(*leaves), found, low.shape[1]
+        self._state, self._objects, self._conditioning = VideoState(*leaves), found, conditioning
 
     def add(self, id_: Any, policy: ReleasedMemory, keep: int | None) -> VideoObject:
         """Make room for an object."""
@@ -165,20 +162,20 @@ class Memories:
     ) -> Plan:
         """What the objects, whose roles are loaded, attend to, as arrays.
 
-        writes: the slots of memory and pointer that each is written to. alone: for one object by itself, at
-        index 0, instead of all there is room for.
+        writes: the slots, behind those of conditioning frames, of memory and pointer that each is written
+        to. alone: for one object by itself, at index 0, instead of all there is room for.
         """
         rows = 1 if alone else len(self._objects)
         empty = self._no_slots().lay_out(Roles((), ()))
         layouts: list[Layout] = [empty] * rows
         tracked = np.zeros(rows, bool)
-        ring, pointer_ring = np.zeros((2, rows), np.int32)
+        slot, pointer_slot = np.zeros((2, rows), np.int32)
         for i, (object_, roles) in enumerate(wanted):
             at = 0 if alone else object_.index
             layouts[at] = object_.slots.lay_out(roles)
             if writes is not None:
                 tracked[at] = True
-                ring[at], pointer_ring[at] = writes[i]
+                slot[at], pointer_slot[at] = (self._conditioning + free for free in writes[i])
         row, valid, distance, pointer_valid = (np.stack(part) for part in zip(*layouts, strict=True))
         largest = np.float32(max(self._rules.max_pointers - 1, 1))
         return Plan(
@@ -187,43 +184,52 @@ class Memories:
             offset=distance.astype(np.float32) / largest,
             pointer_valid=pointer_valid,
             tracked=tracked,
-            # Of frames with prompts the host has the outputs.
-            conditioning=np.zeros(rows, bool),
-            conditioning_slot=np.zeros(rows, np.int32),
-            ring=ring,
-            pointer_ring=pointer_ring,
+            slot=slot,
+            pointer_slot=pointer_slot,
         )
 
-    def track(
-        self,
-        t: int,
-        direction: int,
-        objects: Sequence[VideoObject],
-        run: Callable[[VideoState, Plan], tuple[VideoState, Any]],
-    ) -> tuple[Any, np.ndarray]:
-        """Track objects on frame t: run a step on the state, in whose place its result is put.
+    def plan_run(self, frames: Sequence[int], direction: int, objects: Sequence[VideoObject]) -> list[Plan]:
+        """Plan to track objects on frames one after the other, whose memories their slots then hold.
 
-        Returns what else it gives, and the memories written [objects there is room for, S, 64].
+        The first, and as many behind it as need nothing to be loaded, and lose nothing that could not be
+        loaded again if the run were broken off before them.
         """
-        for each in objects:
+        plans: list[Plan] = []
+        for i, t in enumerate(frames):
+            plan = self._plan_next(t, direction, objects, frames[:i])
+            if plan is None:
+                break
+            plans.append(plan)
+        return plans
+
+    def _plan_next(
+        self, t: int, direction: int, objects: Sequence[VideoObject], before: Sequence[int]
+    ) -> Plan | None:
+        """A plan for frame t, of a run of which some frames come before; None if it has to end there."""
+        wanted = [(each, each.roles(t, direction)) for each in objects]
+        if before and any(each.could_load(roles, before) for each, roles in wanted):
+            return None
+        if before and any(t in each.slots.frames and t not in each.ordinary for each in objects):
+            return None
+        for each, roles in wanted:
             each.forget(t)
-        try:
-            wanted = [(each, each.roles(t, direction)) for each in objects]
-            for each, roles in wanted:
-                self.load(each, roles)
-            writes = [self._slots_to_write(each, t, direction) for each in objects]
-            plan = self.plan(wanted, writes)
-            if any(each.policy.expects_motion for each in objects):
-                plan = plan._replace(expected=self._expected(t, direction, objects))
-            self._state, out = run(self._state, plan)
-            memories = np.asarray(_memories(self._state, self._conditioning + plan.ring))
-        except BaseException:
-            self._start_again()
-            raise
+            self.load(each, roles)
+        writes = [self._slots_to_write(each, t, direction) for each in objects]
         for each, (memory, pointer) in zip(objects, writes, strict=True):
-            for held, slot in ((each.slots.memories, memory), (each.slots.pointers, pointer)):
-                held[slot] = t
-        return out, memories
+            lost = {each.slots.memories[memory], each.slots.pointers[pointer]} - {EMPTY}
+            if before and not lost <= {*each.ordinary, *before}:
+                return None
+        plan = self.plan(wanted, writes)
+        if any(each.policy.expects_motion for each in objects):
+            plan = plan._replace(expected=self._expected(t, direction, objects))
+        for each, (memory, pointer) in zip(objects, writes, strict=True):
+            each.slots.memories[memory] = each.slots.pointers[pointer] = t
+        return plan
+
+    def update(self, step: Callable[[VideoState], tuple[VideoState, T]]) -> T:
+        """Give the state away to a step, and keep what it makes of it; returns what else it gives."""
+        self._state, found = step(self._state)
+        return found
 
     def _expected(
         self, t: int, direction: int, objects: Sequence[VideoObject]
@@ -242,7 +248,7 @@ class Memories:
         memory, pointer = (free_slot(slots, dict(part)) for slots, part in held)
         return memory, pointer
 
-    def _start_again(self) -> None:
+    def start_again(self) -> None:
         """After a failure the state, given away to the step, is lost; what is known will be loaded again."""
         for each in filter(None, self._objects):
             each.slots = self._no_slots()

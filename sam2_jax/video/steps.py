@@ -1,4 +1,4 @@
-"""The compiled steps of a clip: encode a frame, prompt an object, remember, track all objects.
+"""The compiled steps of a clip: encode frames, prompt an object, remember, track all objects.
 
 All sessions of one network share them; parameters and features are arguments.
 """
@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from sam2_jax.model.memory_bank import Plan, VideoState
-from sam2_jax.model.sam2_video import FrameFeatures, FrameOutput, resize_mask
+from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState
+from sam2_jax.model.sam2_video import FrameFeatures, resize_mask
 
 
 @partial(jax.jit, static_argnames=("module", "method", "options"))
@@ -19,17 +19,24 @@ def _run(module: nn.Module, params: Any, *inputs: Any, method: str, options: tup
     return module.apply({"params": params}, *inputs, method=method, **dict(options))
 
 
-@partial(jax.jit, static_argnames=("module", "method"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("module", "with_candidates"), donate_argnames="state")
 def _track(
     module: nn.Module,
     params: Any,
     features: FrameFeatures,
     state: VideoState,
-    plan: Plan,
-    method: str,
-) -> tuple[VideoState, *tuple[Any, ...]]:
-    found: Any = module.apply({"params": params}, features, state, plan, method=method)
-    return found
+    plans: Plan,
+    with_candidates: bool,
+) -> tuple[VideoState, TrackedFrame]:
+    def step(state: VideoState, frame: tuple[FrameFeatures, Plan]) -> Any:
+        features, plan = frame
+        return module.apply(
+            {"params": params}, features, state, plan, method="track_step", with_candidates=with_candidates
+        )
+
+    frames = jax.tree.map(lambda x: x[:, None], features), plans
+    # Of a single frame no loop is made.
+    return jax.lax.scan(step, state, frames, unroll=len(features.coarse) == 1)
 
 
 @partial(jax.jit, static_argnames="module")
@@ -39,6 +46,12 @@ def _condition(
     """Features of a frame conditioned on the memories of one object."""
     alone = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1), state)
     found: Any = module.apply({"params": params}, features, alone, plan, method="condition")
+    return found
+
+
+@jax.jit
+def _at(features: FrameFeatures, index: Any) -> FrameFeatures:
+    found: FrameFeatures = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1), features)
     return found
 
 
@@ -56,9 +69,13 @@ class Steps(NamedTuple):
         return _run(self.module, self.params, *inputs, method=method, options=options_)
 
     def encode(self, pixels: np.ndarray) -> FrameFeatures:
-        """Encode a frame [1, H, W, 3], for all objects."""
+        """Encode frames [T, H, W, 3], for all objects."""
         found: FrameFeatures = self._run("encode_frame", pixels)
         return found
+
+    def frame_of(self, features: FrameFeatures, index: int) -> FrameFeatures:
+        """One of several encoded frames."""
+        return features if len(features.coarse) == 1 else _at(features, index)
 
     def condition(self, features: FrameFeatures, state: VideoState, index: int, plan: Plan) -> jax.Array:
         """Condition a frame on the memories of the object with an index; plan: for it alone."""
@@ -93,12 +110,10 @@ class Steps(NamedTuple):
         return np.asarray(self._run("remember", features, low, score, binary))
 
     def track(
-        self, features: FrameFeatures, state: VideoState, plan: Plan, *, with_candidates: bool
-    ) -> tuple[VideoState, tuple[FrameOutput, jax.Array | None]]:
-        """Track all objects of the plan on a frame; the state given away is no longer to be used.
+        self, features: FrameFeatures, state: VideoState, plans: Plan, *, with_candidates: bool
+    ) -> tuple[VideoState, TrackedFrame]:
+        """Track all objects on T frames in a row; the state given away is no longer to be used.
 
-        Returns the new state, the outputs and, if wanted, the logits of all masks to choose from.
+        Leaves of the plans, and of what is found, are [T, P, ...].
         """
-        method = "track_step_with_candidates" if with_candidates else "track_step"
-        state, output, *candidates = _track(self.module, self.params, features, state, plan, method)
-        return state, (output, candidates[0] if candidates else None)
+        return _track(self.module, self.params, features, state, plans, with_candidates)

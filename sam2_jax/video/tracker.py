@@ -18,14 +18,16 @@ from sam2_jax.checks import check_options, read_flag, read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.image.arguments import bucket, pad_prompts
 from sam2_jax.image.prompt_masks import clamp
-from sam2_jax.model.memory_bank import Plan, VideoState
-from sam2_jax.model.sam2_video import FrameFeatures, FrameOutput
+from sam2_jax.model.memory_bank import FrameOutput
+from sam2_jax.model.sam2_video import FrameFeatures
 from sam2_jax.processing.components import small_components
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.photo_prompts import join, read_box, read_labels, read_points
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.video.ahead import TrackedAhead
+from sam2_jax.video.encoded import EncodedFrames
 from sam2_jax.video.frames import Frames
-from sam2_jax.video.objects import FramePrompts, Output, VideoObject
+from sam2_jax.video.objects import FramePrompts, Output, VideoObject, outputs_of
 from sam2_jax.video.options import VideoOptions
 from sam2_jax.video.policies import POLICIES
 from sam2_jax.video.prompts import read_id, read_mask
@@ -36,8 +38,6 @@ from sam2_jax.video.steps import Steps
 
 # Every prompt is padded to so many points, so that clicks do not compile the decoder again and again.
 _POINTS = 16
-# Encoded frames at hand: a click on the frame before, or another click on this one, costs no encoder.
-_ENCODED = 2
 _POST_PROCESSING = (
     "mask_threshold",
     "max_hole_area",
@@ -68,8 +68,8 @@ class TrackableModel(Protocol):
 class VideoTracker:
     """Objects on a clip, each prompted on some frames and tracked through the others.
 
-    Objects do not influence each other: each has the masks that it would have alone. Not to be shared between
-    threads.
+    Objects do not influence each other: each has the masks that it would have alone. chunk: so many frames of
+    a run are tracked at once, see `VideoOptions`. Not to be shared between threads.
     """
 
     def __init__(self, model: TrackableModel, source: Any = None, **options: Any) -> None:
@@ -91,9 +91,11 @@ class VideoTracker:
         self._window = self._frames.keep = self.options.window(is_stream=self._frames.length is None)
         self._rules = self.options.rules(model.config, self._frames.length)
         self._steps = Steps(model.module, model.params)
-        self._encoded: dict[int, FrameFeatures] = {}
-        # A CPU has nothing to do it with.
-        self._encodes_ahead = model.device.platform != "cpu"
+        self._encoded = EncodedFrames(self._frames, self._steps)
+        is_stream, is_cpu = self.num_frames is None, model.device.platform == "cpu"
+        self.chunk = self.options.frames_at_once(is_stream=is_stream, is_cpu=is_cpu)
+        # A CPU has nothing to do it with, and a live stream is not to be waited for.
+        self._encodes_ahead = not is_cpu and (self.chunk > 1 or not is_stream)
         self.reset()
 
     def __repr__(self) -> str:
@@ -149,6 +151,7 @@ class VideoTracker:
         Other frames see it from the next frame tracked on; masks yielded before stay as they are.
         Raises ValueError for unknown frames and for prompts that cannot be meant, and then changes nothing.
         """
+        self._ahead.drop()
         t = self._reach("frame", frame)
         known = self._objects.get(read_id(object_id))
         clear_old = read_flag("clear_old", clear_old)
@@ -157,13 +160,13 @@ class VideoTracker:
                 raise ValueError("mask must be given alone; points and boxes may refine it afterwards")
             given = read_mask(mask)
             prompts = FramePrompts()
-            found = self._steps.prompt_mask(self._encode(t), given[None])
+            found = self._steps.prompt_mask(self._encoded.frame(t), given[None])
         else:
             prompts = self._read_prompts(points, labels, box)
             if known is not None and not clear_old and t in known.prompts:
                 prompts = known.prompts[t].joined(prompts)
             found = self._segment(t, prompts, known)
-        output = self._outputs(found)[0]
+        output = self._filled(outputs_of(found)[0])
         object_ = known or self._add(object_id)
         before = object_.output(t)
         object_.pending.pop(t, None)
@@ -177,23 +180,25 @@ class VideoTracker:
 
         Without prompts nothing changes. Raises ValueError for an unknown object.
         """
+        self._ahead.drop()
         self._known(object_id).clear(read_whole("frame", frame))
 
     def remove_object(self, object_id: Hashable) -> None:
         """Forget an object. Raises ValueError for an unknown one."""
+        self._ahead.drop()
         self._memories.remove(self._known(object_id))
         del self._objects[object_id]
 
     def reset(self) -> None:
         """Forget all objects; the frames stay."""
-        self._objects: dict[Hashable, VideoObject] = {}
-        self._memories = Memories(self.model.config, self._rules, self.options.memory_dtype)
+        self._go_on_with({}, self._no_memories())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that tracking on depends on to a file, but for the frames: see `load`.
 
         Raises ValueError if that cannot be done, and for policies of memory other than "released".
         """
+        self._ahead.drop()
         save_objects(Path(path), self._objects, self._memories, self._rules)
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -201,9 +206,8 @@ class VideoTracker:
 
         Raises ValueError for other files and other models' and clips', and then changes nothing.
         """
-        memories = Memories(self.model.config, self._rules, self.options.memory_dtype)
-        self._objects = load_objects(Path(path), memories, self._rules, self._kept)
-        self._memories = memories
+        memories = self._no_memories()
+        self._go_on_with(load_objects(Path(path), memories, self._rules, self._kept), memories)
 
     def masks_on(self, frame: int) -> FrameMasks:
         """The masks that objects have on a frame so far, of prompts or of tracking; computes none.
@@ -242,10 +246,10 @@ class VideoTracker:
         return self._track_frames(range(first, first + count + 1), 1)
 
     def _track_frames(self, frames: range, direction: int) -> Iterator[FrameMasks]:
-        for t in frames:
+        for i, t in enumerate(frames):
             if not self._has(t):
                 return
-            yield self._track(t, direction, is_followed=t != frames[-1])
+            yield self._track(frames[i:], direction)
 
     def step(self, picture: Any = None, frame: int | None = None, reverse: bool = False) -> FrameMasks:
         """Track all objects on one frame.
@@ -257,9 +261,11 @@ class VideoTracker:
         if picture is not None:
             if frame is not None:
                 raise ValueError("picture and frame must not both be given: a new picture is the next frame")
-            return self._track(self.add_frame(picture), direction)
-        newest = max(self._frames.count - 1, 0)
-        return self._track(self._reach("frame", newest if frame is None else frame), direction)
+            t = self.add_frame(picture)
+        else:
+            newest = max(self._frames.count - 1, 0)
+            t = self._reach("frame", newest if frame is None else frame)
+        return self._track(range(t, t + 1), direction)
 
     def add_frame(self, picture: Any) -> int:
         """Append a frame to a stream, to be prompted or tracked; returns its number."""
@@ -273,6 +279,14 @@ class VideoTracker:
         if found is None:
             raise ValueError(f"object_id must be one of {shown(list(self._objects))}; got {shown(object_id)}")
         return found
+
+    def _no_memories(self) -> Memories:
+        return Memories(self.model.config, self._rules, self.options.memory_dtype)
+
+    def _go_on_with(self, objects: dict[Hashable, VideoObject], memories: Memories) -> None:
+        self._objects, self._memories = objects, memories
+        wants = POLICIES[self.options.memory].wants_candidates
+        self._ahead = TrackedAhead(self._steps, self._encoded, memories, with_candidates=wants)
 
     def _add(self, object_id: Hashable) -> VideoObject:
         policy = POLICIES[self.options.memory](self._rules)
@@ -297,15 +311,6 @@ class VideoTracker:
             self._settle()  # a stream may drop the frames that prompts are for
         return self._frames.has(t)
 
-    def _encode(self, t: int) -> FrameFeatures:
-        if t not in self._encoded:
-            pixels = self._frames.pixels(t)
-            while len(self._encoded) >= _ENCODED:
-                del self._encoded[next(iter(self._encoded))]
-            self._encoded[t] = self._steps.encode(pixels)
-        self._encoded[t] = self._encoded.pop(t)
-        return self._encoded[t]
-
     def _read_prompts(self, points: Any, labels: Any, box: Any) -> FramePrompts:
         read = read_points(points, self.size)
         found = FramePrompts(read, read_labels(labels, len(read)), read_box(box, self.size))
@@ -315,7 +320,7 @@ class VideoTracker:
 
     def _segment(self, t: int, prompts: FramePrompts, object_: VideoObject | None) -> FrameOutput:
         """Segment an object by all prompts of a frame, what it looked like elsewhere, and its mask so far."""
-        features = self._encode(t)
+        features = self._encoded.frame(t)
         points, labels = join(prompts.points, prompts.labels, prompts.box)
         height, width = self.size
         target = np.array(self.model.config.image_config.image_size[::-1], np.float32)
@@ -360,7 +365,7 @@ class VideoTracker:
             for t, output in list(each.pending.items()):
                 score = np.array([output.score], np.float32)
                 binary = np.full(1, self.options.binarize_prompted_masks)
-                memory = self._steps.remember(self._encode(t), output.low[None], score, binary)
+                memory = self._steps.remember(self._encoded.frame(t), output.low[None], score, binary)
                 remembered = output._replace(memory=memory[0].astype(self.options.memory_dtype))
                 each.settle(t, remembered, is_conditioning=self._conditions(each, t, output))
                 del each.pending[t]
@@ -369,54 +374,49 @@ class VideoTracker:
         """The objects to be tracked on frame t."""
         return [each for each in self._objects.values() if not each.is_given(t) and not each.is_dormant]
 
-    def _encode_ahead(self, t: int) -> None:
-        """Have frame t of a clip encoded while the host is busy with the one before."""
-        if self.num_frames is not None and 0 <= t < self.num_frames and self._moving(t):
+    def _chunk_of(self, run: range) -> range:
+        """The frames of a run that go together: a chunk, if the same objects move on all of them, or one."""
+        frames = run[: self.chunk]
+        first, *others = ([each.index for each in self._moving(t)] for t in frames)
+        is_whole = len(frames) == self.chunk and all(each == first for each in others)
+        return frames if is_whole and self._frames.can_have(frames[-1]) else run[:1]
+
+    def _encode_ahead(self, run: range) -> None:
+        """Have the next frames of a run encoded while the host is busy with those before."""
+        if run and self._moving(run[0]) and self._frames.can_have(run[0]):
             with suppress(ValueError):  # of a broken frame, which is told when its turn comes
-                self._encode(t)
+                self._encoded.run(self._chunk_of(run))
 
-    def _track(self, t: int, direction: int, *, is_followed: bool = False) -> FrameMasks:
-        """Track the objects that have no prompts on frame t, and remember it.
-
-        is_followed: the frame behind it is likely to be tracked next.
-        """
+    def _track(self, run: range, direction: int) -> FrameMasks:
+        """Track the objects that have no prompts on the first frame of a run, and remember it."""
+        t = run[0]
         self._settle()
-        objects = self._objects.values()
         if moving := self._moving(t):
-            features = self._encode(t)
-            wants = POLICIES[self.options.memory].wants_candidates
-
-            def run(state: VideoState, plan: Plan) -> Any:
-                found = self._steps.track(features, state, plan, with_candidates=wants)
-                if is_followed and self._encodes_ahead:
-                    self._encode_ahead(t + direction)
-                return found
-
-            (found, candidates), memories = self._memories.track(t, direction, moving, run)
-            outputs = self._outputs(found)
+            if not self._ahead.is_next(t, direction):
+                count = self._ahead.track(self._chunk_of(run), direction, moving)
+                if self._encodes_ahead:
+                    self._encode_ahead(run[count:])
+            outputs, candidates = self._ahead.take()
             for each in moving:
-                # A copy: an object's own memory and not all that were computed with it.
-                memory = memories[each.index].copy()
-                output = outputs[each.index]._replace(memory=memory, direction=direction)
+                output = self._filled(outputs[each.index])._replace(direction=direction)
                 each.policy.saw(t, output.low, output.score, output.iou)
                 each.add_ordinary(t, output)
-                if candidates is not None:
-                    own = np.asarray(candidates[each.index])
-                    if each.policy.is_kept(t, output.low, output.iou, own):
-                        each.keep_as_conditioning(t, output)
+                if candidates is not None and each.policy.is_kept(
+                    t, output.low, output.iou, candidates[each.index]
+                ):
+                    each.keep_as_conditioning(t, output)
+        objects = self._objects.values()
         for each in objects:
             each.passed(t, direction)
         yielded = {each.id: None if each.is_dormant else each.output(t) for each in objects}
         return self._result(t, yielded, [t in each.conditioning for each in objects])
 
-    def _outputs(self, found: FrameOutput) -> list[Output]:
-        """Results of all objects, on the host, their holes filled if that is wanted."""
-        low, pointer, score, iou = (np.asarray(part) for part in found)
-        if self.options.fill_hole_area > 0:
-            low = np.where(small_components(low <= 0, self.options.fill_hole_area), FILLED_LOGIT, low)
-        return [
-            Output(low[i].copy(), pointer[i].copy(), float(score[i]), float(iou[i])) for i in range(len(low))
-        ]
+    def _filled(self, output: Output) -> Output:
+        """The same with small holes of its mask filled, if that is wanted."""
+        if self.options.fill_hole_area <= 0:
+            return output
+        holes = small_components(output.low[None] <= 0, self.options.fill_hole_area)[0]
+        return output._replace(low=np.where(holes, FILLED_LOGIT, output.low))
 
     def _result(
         self, t: int, outputs: dict[Hashable, Output | None], is_conditioning: list[bool]

@@ -19,7 +19,7 @@ from video_references import forward_plan
 
 from sam2_jax.checkpoint import names
 from sam2_jax.config import released_video_config
-from sam2_jax.model.memory_bank import VideoState, store_conditioning
+from sam2_jax.model.memory_bank import VideoState, store
 from sam2_jax.model.sam2_video import Sam2Video
 
 FRAMES = 3
@@ -67,7 +67,7 @@ def test_three_frames_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     output = call("prompt_step", features, CLICK, np.ones((1, 1), np.int32), multimask=True)
     yes, slot = np.ones(1, bool), np.zeros(1, np.int32)
     memory = call("remember", features, output.low, output.score, yes)
-    state = store_conditioning(VideoState.empty(CONFIG, 1, 1, np.float32), slot, yes, output, memory)
+    state = store(VideoState.empty(CONFIG, 1, 1, np.float32), slot, slot, yes, memory, output.pointer)
     step = jax.jit(
         lambda params, pixels, state, plan: module.apply(
             {"params": params}, pixels, state, plan, method=track
@@ -75,7 +75,7 @@ def test_three_frames_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for t, expected in enumerate(theirs):
         if t:
-            state, output = step(params, pixels[t : t + 1], state, forward_plan(CONFIG, t, 1, FRAMES))
+            state, (output, *_) = step(params, pixels[t : t + 1], state, forward_plan(CONFIG, t, 1, FRAMES))
         assert_close("masks", f"video, frame {t}", output.low[:, None], expected.pred_masks)
         assert_close("scores", f"video, frame {t}", output.score[:, None], expected.object_score_logits)
 

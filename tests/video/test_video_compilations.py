@@ -96,3 +96,30 @@ def test_after_compile_sessions_compile_nothing(traced: Counter[str]) -> None:
     assert not traced
     with pytest.raises(ValueError, match="conditioning_frames"):
         model.compile(conditioning_frames=0)
+
+
+def test_chunks_compile_one_more_of_what_they_run(traced: Counter[str]) -> None:
+    """Whole chunks and single frames are all there is, however long what is left of a run may be."""
+    model = video_model_of(smallest_video_config(memory_attention_feed_forward_hidden_size=44))
+    session = model.video(small_clip(24), chunk=4)
+    traced.clear()
+    session.prompt(0, 1, [(12, 30)])
+    for count in range(1, 12):
+        list(session.propagate(0, count))
+    list(session.propagate(23, 21, reverse=True))
+    assert (traced["encode_frame"], traced["track_step"]) == (2, 2)
+    session.prompt(7, 1, [(30, 30)], [0], clear_old=False)
+    list(session.propagate(0))
+    assert (traced["encode_frame"], traced["track_step"]) == (2, 4)  # for two conditioning frames
+    model.compile(objects=2, conditioning_frames=1, chunk=4)
+    traced.clear()
+    other = model.video(small_clip(24), chunk=4)
+    other.prompt(0, 1, [(12, 30)])
+    other.prompt(0, 2, [(50, 10)])
+    run = other.propagate()
+    for _ in range(7):
+        next(run)
+    other.prompt(6, 2, [(40, 10)], [0])
+    other.clear_prompts(6, 2)
+    list(other.propagate(7))
+    assert not traced

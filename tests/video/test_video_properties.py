@@ -173,7 +173,7 @@ def test_what_is_kept_is_bounded() -> None:
         assert each.frame in kept
     assert one.output(1, 0) is not None
     assert len(one._frames._pictures) == 1
-    assert len(one._encoded) == 2
+    assert len(one._encoded._kept) == 2
 
 
 def test_a_stream_keeps_nothing_and_a_clip_all_unless_asked() -> None:
@@ -226,15 +226,15 @@ def test_frames_encoded_ahead_as_on_accelerators_change_nothing() -> None:
     plain, ahead = session(), session()
     ahead._encodes_ahead = True
     encoded: list[int] = []
-    encode = ahead._encode
-    ahead._encode = lambda t: (encoded.append(t), encode(t))[1]  # type: ignore[method-assign]
+    encode = ahead._encoded.run
+    ahead._encoded.run = lambda run: (encoded.extend(run), encode(run))[1]  # type: ignore[method-assign]
     for each in (plain, ahead):
         each.prompt(0, 1, [(12, 30)])
         each.prompt(4, 1, [(40, 30)])
     del encoded[:]
     assert_same(stacked(plain.propagate(0, 6)), stacked(ahead.propagate(0, 6)))
-    # Prompts are remembered; then each frame is asked for ahead, where it is tracked, and in its turn.
-    assert encoded == [0, 4, 1, 2, 2, 3, 3, 5, 6, 6]
+    # Each frame is asked for ahead, where it is tracked, and in its turn.
+    assert encoded == [1, 2, 2, 3, 3, 5, 6, 6]
     broken = session([*CLIP[:3], np.zeros((9, 9, 3), np.uint8)])
     broken._encodes_ahead = True
     broken.prompt(0, 1, [(12, 30)])
@@ -242,6 +242,37 @@ def test_frames_encoded_ahead_as_on_accelerators_change_nothing() -> None:
     assert [next(run).frame for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="frame 3 must be of the clip's size"):
         next(run)
+
+
+def test_every_frame_tells_the_scores_of_every_object() -> None:
+    """The decoder's predicted IoU and the logit of presence; of a mask that is given, 1 and 10."""
+    one = session()
+    one.prompt(0, 1, [(12, 30)])
+    one.prompt(0, 2, mask=np.ones((64, 64), bool))
+    for each in one.propagate():
+        outputs = [one.output(id_, each.frame) for id_ in (1, 2)]
+        np.testing.assert_array_equal(each.scores, np.float32([output.iou for output in outputs]))
+        np.testing.assert_array_equal(each.object_scores, np.float32([output.score for output in outputs]))
+        assert len({*each.scores, *each.object_scores}) == 4
+        assert ((each.scores >= 0) & (each.scores <= 1)).all()
+        if each.frame == 0:
+            assert (each.scores[1], each.object_scores[1]) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "prompt", [{"box": (30, 30, 60, 60)}, {"mask": np.eye(64) > 0}, {"points": [(40, 50)], "labels": [0]}]
+)
+def test_any_prompt_on_a_tracked_frame_makes_it_a_conditioning_frame(prompt: dict[str, Any]) -> None:
+    one = session()
+    one.prompt(0, 1, [(12, 30)])
+    before = stacked(one.propagate())
+    prompted = one.prompt(6, 1, **prompt, clear_old=False)
+    assert prompted.is_conditioning.tolist() == [True]
+    found = list(one.propagate())
+    assert [each.frame for each in found if each.is_conditioning[0]] == [0, 6]
+    after = stacked(found)
+    np.testing.assert_array_equal(after[1][6], prompted.logits)
+    assert all(np.abs(before[1][t] - after[1][t]).max() > 1e-3 for t in range(1, 12))
 
 
 def test_masks_have_the_videos_size() -> None:
@@ -323,6 +354,6 @@ def test_what_lies_on_the_device_is_a_cache(seed: int) -> None:
             for each in one.propagate(frame, 5, reverse):
                 found.append(each.logits)
                 if one is loaded:
-                    one._memories._start_again()
+                    one._memories.start_again()
         for mine, other in zip(*results, strict=True):
             assert np.abs(mine - other).max() <= LIMIT

@@ -33,6 +33,7 @@ MAX_OVERLAP = 0.7
 class DistractorMemory(ReleasedMemory):
     """Half of the memories are of frames with a look-alike on them that the network told apart."""
 
+    looks_at_results = True
     wants_candidates = True
 
     def __init__(self, rules: Rules) -> None:

@@ -12,6 +12,7 @@ from sam2_jax.video.policies.boxes import Box
 class ReleasedMemory:
     """Plain SAM 2, as the network was trained: the latest frames, whatever was seen on them."""
 
+    looks_at_results: ClassVar[bool] = False
     expects_motion: ClassVar[bool] = False
     wants_candidates: ClassVar[bool] = False
 

@@ -22,6 +22,8 @@ class SelectedMemory(ReleasedMemory):
     Pointers, which cost little and say less, stay those of the latest frames.
     """
 
+    looks_at_results = True
+
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
         self._trusted: set[int] = set()
