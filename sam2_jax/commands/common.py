@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -76,7 +76,25 @@ def load_video_model(arguments: argparse.Namespace, dtype: str = "float32") -> "
     """The same of the model for clips. Raises ValueError for one that is for pictures only."""
     from sam2_jax.video.model import Sam2VideoModel
 
-    return _load(Sam2VideoModel, arguments, dtype)
+    try:
+        return _load(Sam2VideoModel, arguments, dtype)
+    except ValueError as error:
+        if not _is_for_pictures(arguments):
+            raise
+        raise ValueError(
+            f"{arguments.model} is a model for pictures; clips need one with a memory: {DEFAULT_MODEL} say"
+        ) from error
+
+
+def _is_for_pictures(arguments: argparse.Namespace) -> bool:
+    from sam2_jax.config import Sam2Config
+    from sam2_jax.image.auto import AutoConfig
+
+    with suppress(ValueError):
+        return isinstance(
+            AutoConfig.from_pretrained(arguments.model, revision=arguments.revision), Sam2Config
+        )
+    return False
 
 
 def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Model":

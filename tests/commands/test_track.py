@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from PIL import Image
 from quick_compilation import compiling_quickly
 from small_video import small_clip, small_video_model
 
+from sam2_jax import Sam2Model, Sam2VideoModel
 from sam2_jax.clips import record
 from sam2_jax.clips.record import Record
 from sam2_jax.commands import main
+from sam2_jax.processing.rle import decode_rle
 
 COUNT = 12
 PROMPTS = ("--point", "14,30", "--negative", "50,50@6", "--object", "--box", "20,18,40,42@3")
@@ -94,6 +97,24 @@ def test_objects_of_a_clip(undisturbed: dict[str, bytes]) -> None:
     assert (first["id"], second["id"]) == (1, 2)
     assert there(first)[0] == 0
     assert there(second)[0] == 3  # where it was prompted
+
+
+def test_masks_are_those_of_a_session(model: str, undisturbed: dict[str, bytes]) -> None:
+    session = Sam2VideoModel.from_pretrained(model).video(small_clip(COUNT), keep="none")
+    session.prompt(0, 1, points=[(14, 30)])
+    annotations = json.loads(undisturbed["tracks.json"])["annotations"]
+    for t in range(COUNT):
+        if t == 3:
+            session.prompt(3, 2, box=(20, 18, 40, 42))
+        found = session.step(frame=t)
+        masks = {key: found.mask(key) for key in found.object_ids}
+        if t == 6:
+            masks[1] = session.prompt(6, 1, points=[(50, 50)], labels=[0]).mask(1)
+        for annotation in annotations:
+            rle, mask = annotation["segmentations"][t], masks.get(annotation["id"])
+            assert (rle is None) == (mask is None or not mask.any())
+            if rle is not None:
+                np.testing.assert_array_equal(decode_rle(rle), mask)
 
 
 def test_files_of_every_kind(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +202,25 @@ def test_killed_and_given_again(
     assert track(model, *command) == 0
     assert len(given) == {"add": COUNT - call + 1, "save": COUNT - call + 1, "finish": 0}[method]
     assert written("out") == undisturbed
+
+
+def test_killed_on_the_way_back(model: str, saving_always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["--point", "14,30@5", "--object", "--point", "40,30@8", "--both", "--write", "json"]
+    assert track(model, *command, output="undisturbed") == 0
+    with monkeypatch.context() as patch:
+        killed_at(patch, "add", (COUNT - 5) + 4)  # of 7 frames forwards and 8 back
+        with pytest.raises(Killed):
+            track(model, *command)
+    assert track(model, *command) == 0
+    assert written("out") == written("undisturbed")
+
+
+def test_progress_is_told(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["track", "clip", "--model", model, "--point", "14,30", "--write", "json"]) == 0
+    out, error = capsys.readouterr()
+    assert re.search(rf"frames: {COUNT}/{COUNT} after .* left, .*(frame/s|s/frame), objects=1", error)
+    assert f"object 1: there on {COUNT} of {COUNT} frames, score 0." in out
+    assert "write clip_tracked/tracks.json ... " in out
 
 
 def test_without_a_saved_session_it_begins_again(
@@ -363,6 +403,16 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     Image.fromarray(np.full((5, 5), 255, np.uint8)).save("small.png")
     assert track("owner/none", *options) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_model_for_pictures_is_refused(
+    small_model: Sam2Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_model.save_pretrained(tmp_path / "pictures")
+    assert track("./pictures", "--point", "1,1") == 1
+    message = "./pictures is a model for pictures; clips need one with a memory: facebook/sam2.1"
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
 
