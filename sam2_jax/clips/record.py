@@ -100,14 +100,15 @@ class Record:
         return [(int(match[1]), path) for match, path in found if match]
 
     def add(self, row: Row, tracker: VideoTracker) -> None:
-        """Append a row, and save the session if it is time."""
+        """Append a row, and save the session if it is time and nothing in it would be taken back."""
         assert self._file is not None
         values = {"pass": row.which_pass, **row.found.to_json()}
         values |= {} if row.broken is None else {"broken": row.broken}
         self._file.write(json_text(values).encode() + b"\n")
         self._offsets.append(self._file.tell())
         self._rows.append((row.which_pass, row.found.t, row.broken))
-        if time.monotonic() - self._saved > max(SECONDS, self._took / _SHARE):
+        is_due = time.monotonic() - self._saved > max(SECONDS, self._took / _SHARE)
+        if is_due and not tracker.waiting:
             self.save(tracker)
 
     def save(self, tracker: VideoTracker) -> None:

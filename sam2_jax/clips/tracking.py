@@ -108,8 +108,8 @@ def track(
 ) -> None:
     """Track prompted objects through all passes, or everything forward, from where the record ends.
 
-    A frame that cannot be read ends its pass. Ctrl-C ends the work after the frame it is at; a second one at
-    once. Raises KeyboardInterrupt then, and ValueError if not even the first frame can be read.
+    A frame that cannot be read ends its pass. Ctrl-C ends the work after the frames it is at; a second one
+    at once. Raises KeyboardInterrupt then, and ValueError if not even the first frame can be read.
     """
     if not any(_rest(frames, which, record.last) for which, frames in enumerate(passes.ranges)):
         return
@@ -130,7 +130,7 @@ def track(
                     record.add(row, tracker)
                     bar.update()
                     bar.set_postfix(objects=len(tracker.object_ids), refresh=False)
-                    if is_stopped():
+                    if is_stopped() and not tracker.waiting:
                         record.save(tracker)
                         raise KeyboardInterrupt(
                             f"{len(record)} of {passes.total} frames are kept; the same command goes on"
@@ -209,7 +209,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     def handle(number: int, frame: Any) -> None:
         wishes.append(number)
         signal.signal(signal.SIGINT, usual)
-        print("\nstopping after this frame; once more stops at once", file=sys.stderr, flush=True)
+        print("\nstopping soon; once more stops at once", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -55,6 +55,10 @@ class TrackedAhead:
         self._direction = 1
         self._objects: Sequence[VideoObject] = ()
 
+    def __len__(self) -> int:
+        """How many frames wait."""
+        return len(self._waiting)
+
     def is_next(self, t: int, direction: int) -> bool:
         """Whether frame t, in this direction, is the one to be handed out."""
         return bool(self._waiting) and self._waiting[0].frame == t and self._direction == direction

@@ -193,6 +193,11 @@ class VideoTracker:
         """Forget all objects; the frames stay."""
         self._go_on_with({}, self._no_memories())
 
+    @property
+    def waiting(self) -> int:
+        """How many frames are tracked ahead of those that were yielded; `save` takes them back."""
+        return len(self._ahead)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that tracking on depends on to a file, but for the frames: see `load`.
 
