@@ -1,6 +1,7 @@
 """What has been tracked of a clip, kept in a folder as it comes, so that the work can go on after a stop."""
 
 import json
+import math
 import os
 import re
 import time
@@ -47,7 +48,8 @@ class Record:
         self._offsets: list[int] = []
         self._rows: list[tuple[int, int, str | None]] = []
         self._file: IO[bytes] | None = None
-        self._saved = time.monotonic()
+        # The first row is saved at once.
+        self._saved = -math.inf
         self._took = 0.0
         self.is_anew = False
         self.is_new = not self._path.exists()

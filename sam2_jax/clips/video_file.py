@@ -173,13 +173,13 @@ class VideoFile:
 def _upright(frame: Any) -> np.ndarray:
     """A frame as people are to see it: the pixels, uint8 [H, W, 3], turned and mirrored."""
     pixels: np.ndarray = frame.to_ndarray(format="rgb24")
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.sign(np.frombuffer(bytes(data), np.int32)[:5])
-            if not a and not d:  # x goes to b y and y to c x
-                pixels = pixels.swapaxes(0, 1)
-                a, d = c, b
-            pixels = pixels[:: int(d) or 1, :: int(a) or 1]
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
+        if not a and not d:  # x goes to b y and y to c x
+            pixels = pixels.swapaxes(0, 1)
+            a, d = c, b
+        pixels = pixels[:: int(d) or 1, :: int(a) or 1]
     return np.ascontiguousarray(pixels)
 
 
