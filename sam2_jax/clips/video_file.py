@@ -140,13 +140,14 @@ class VideoFile:
                 decoded = self._decoded(container, stream)
                 first = next(decoded, None)
             last = frames[0] - 1 if first is None else first[0] - 1
+            orientation = (1, 0, 0, 1) if first is None else _orientation(first[1])
             while first is not None:
                 number, frame = first
                 if number != last + 1:
                     break
                 last = number
                 if number in frames:
-                    yield _upright(frame)
+                    yield _upright(frame, orientation)
                     if number == frames[-1]:
                         return
                 first = next(decoded, None)
@@ -170,17 +171,27 @@ class VideoFile:
                     yield number, frame
 
 
-def _upright(frame: Any) -> np.ndarray:
-    """A frame as people are to see it: the pixels, uint8 [H, W, 3], turned and mirrored."""
-    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+def _orientation(frame: Any) -> tuple[int, int, int, int]:
+    """How a stream's pixels are to be turned and mirrored: its display matrix, of signs a, b, c, d.
+
+    What was at (x, y) goes to (a x + c y, b x + d y). To be asked of one frame only: PyAV ties a frame that
+    was asked in a knot with the answer, and its memory stays until Python looks for such knots.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
-        if not a and not d:  # x goes to b y and y to c x
-            pixels = pixels.swapaxes(0, 1)
-            a, d = c, b
-        pixels = pixels[:: int(d) or 1, :: int(a) or 1]
-    return np.ascontiguousarray(pixels)
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]).tolist()
+    return a, b, c, d
+
+
+def _upright(frame: Any, orientation: tuple[int, int, int, int]) -> np.ndarray:
+    """A frame's pixels, uint8 [H, W, 3], as people are to see them."""
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    a, b, c, d = orientation
+    if not a and not d:
+        pixels = pixels.swapaxes(0, 1)
+        a, d = c, b
+    return np.ascontiguousarray(pixels[:: d or 1, :: a or 1])
 
 
 def _reason(error: Any) -> str:

@@ -99,6 +99,20 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
     assert len(open_clip(tmp_path / "single.jpg")) == 1
 
 
+def test_frames_that_were_read_are_let_go(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    clip = open_clip(write_video(tmp_path / "a.mp4", numbered()))
+    gc.disable()  # which frees what is tied in a knot, sooner or later
+    try:
+        before = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+        for t in range(COUNT):
+            assert number_of(clip[t]) == t
+        left = sum(type(each) is av.VideoFrame for each in gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert left < COUNT / 4
+
+
 MATRICES = {
     # what a point (x, y) of the file becomes: (a x + c y, b x + d y)
     "as it is": (1, 0, 0, 1),
