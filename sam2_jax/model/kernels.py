@@ -53,11 +53,9 @@ def _plain_in_program(ctx: Any, *operands: Any, plain: Steps, **_: Any) -> Any:
 def _kernel_in_program(ctx: Any, *operands: Any, kernel: Steps, plain: Steps, count: int, **_: Any) -> Any:
     # The kernel has no rule for the other platforms that the program may be for.
     module = ctx.module_context.replace(platforms=("tpu",))
-    sizes = {size for aval in ctx.avals_in for size in aval.shape}
     devices = getattr(module.axis_context, "num_devices", 1)
-    manual = getattr(module.axis_context, "manual_axes", ())  # of jax.shard_map
-    is_partly_manual = bool(manual) and set(manual) != set(module.axis_context.mesh.axis_names)
-    if is_partly_manual or any(export.is_symbolic_dim(size) for size in sizes):
+    is_open = any(export.is_symbolic_dim(size) for aval in ctx.avals_in for size in aval.shape)
+    if is_open or _is_over_some_axes(module.axis_context):
         kernel = plain
     elif devices > 1:
         kernel = _divided(kernel, devices, ctx.avals_in, count) or plain
@@ -67,6 +65,12 @@ def _kernel_in_program(ctx: Any, *operands: Any, kernel: Steps, plain: Steps, co
         if "check_vma" not in str(error):
             raise
         return mlir.lower_fun(plain, multiple_results=False)(ctx, *operands)
+
+
+def _is_over_some_axes(context: Any) -> bool:
+    """Inside of a `jax.shard_map` over some axes of a mesh."""
+    manual = getattr(context, "manual_axes", ())
+    return bool(manual) and set(manual) != set(context.mesh.axis_names)
 
 
 def _divided(kernel: Steps, devices: int, operands: Sequence[Any], count: int) -> Steps | None:
