@@ -27,8 +27,8 @@ _PRODUCT_TOKENS = 128
 _STEP_NUMBERS = 2**18
 # A register's rows hold so many columns of a map in bfloat16, or two registers' in float32.
 _COLUMNS = 16
-# Of a chip's own memory, which has 64 MiB or more since v5e: base-plus's last blocks do not fit into the usual
-# 16 MiB.
+# Of a chip's own memory, which has 64 MiB or more since v5e: the last blocks of base-plus do not fit into the
+# usual 16.
 _MEMORY = 32 * 2**20
 _HIDDEN = -1e30  # added to scores
 
