@@ -86,7 +86,7 @@ def inputs(model: Sam2Model, path: Path) -> tuple[np.ndarray, np.ndarray, np.nda
     most = max(map(len, PROMPTS[path.name]))
     prompts = np.array([prompt + [NONE] * (most - len(prompt)) for prompt in PROMPTS[path.name]])[None]
     pixels = np.asarray(model.processor(images=photo)["pixel_values"])
-    points = prompts[..., :2] * np.float32(pixels.shape[2:0:-1]) / photo.size
+    points = prompts[..., :2] * np.array(pixels.shape[2:0:-1]) / photo.size
     return pixels, points.astype(np.float32), prompts[..., 2].astype(np.int32)
 
 
