@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageOps
 
 from sam2_jax.processing.images import MAX_PIXELS, image_size, pictures_in, reading, to_rgb
 
@@ -99,7 +100,7 @@ class Animation:
         with reading(self.path, self._max_pixels) as file:
             for frame in frames:
                 file.seek(frame)
-                yield to_rgb(file.copy(), max_pixels=self._max_pixels)
+                yield to_rgb(ImageOps.exif_transpose(file), max_pixels=self._max_pixels)
 
     def name(self, frame: int) -> str:
         """The frame's number in five digits."""

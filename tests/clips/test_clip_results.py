@@ -156,6 +156,15 @@ def test_the_rate_is_the_clips(tmp_path: Path) -> None:
     assert np.abs(video[2].astype(int) - source[2]).max() < 25
 
 
+def test_without_x264_another_encoder_does(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    monkeypatch.setattr(drawn, "_ENCODERS", ({"codec_name": "none of that name"}, *drawn._ENCODERS[1:]))
+    write_results(clip, tracked(), targets(tmp_path, ["video"]))
+    assert len(open_clip(tmp_path / "overlay.mp4")) == COUNT
+
+
 def test_without_pyav_the_video_is_a_gif(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     frames = [TrackedFrame(each.t, tuple(t for t in each.tracks if t.object_id != 2)) for each in tracked()]

@@ -12,7 +12,7 @@ from sam2_jax.clips import record
 from sam2_jax.clips.discovery import new_masks
 from sam2_jax.clips.reading import open_clip
 from sam2_jax.clips.record import Record
-from sam2_jax.clips.tracking import Passes, Prompt, track
+from sam2_jax.clips.tracking import Everything, Passes, Prompt, track
 from sam2_jax.clips.tracks import TrackedFrame
 
 COUNT = 14
@@ -64,6 +64,50 @@ class Killed(BaseException):
     """What no part of the program catches."""
 
 
+def kill_at(patch: pytest.MonkeyPatch, call: int) -> None:
+    """Have the work end before so manieth row is kept."""
+    original, calls = Record.add, iter(range(1, 1000))
+
+    def add(self: Record, *arguments: Any) -> None:
+        if next(calls) == call:
+            raise Killed
+        original(self, *arguments)
+
+    patch.setattr(Record, "add", add)
+
+
+@pytest.mark.parametrize("killed_at", [3, 8])
+def test_what_is_found_on_the_way_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Nothing on the first frame, an object on the sixth, another on the eleventh."""
+    monkeypatch.setattr(record, "SECONDS", 0.0)
+    monkeypatch.setattr(record, "_SHARE", 1e9)
+    frames = small_clip(COUNT)
+    clip = open_clip(write_folder(tmp_path / "clip", frames))
+    left, right = np.zeros((2, 64, 64), bool)
+    left[20:40, 2:20], right[44:60, 40:60] = True, True
+
+    def find(picture: np.ndarray) -> list[np.ndarray]:
+        (t,) = np.flatnonzero((frames == picture).all(axis=(1, 2, 3)))
+        return {0: [], 5: [left], 10: [right]}[int(t)]
+
+    def run(folder: str) -> list[TrackedFrame]:
+        kept = Record(tmp_path / folder, {"made": "of this"})
+        tracker = small_video_model().video(clip, keep="none")
+        everything = Everything(find, 5, 9)
+        track(tracker, clip, Passes([], COUNT, "forward"), kept, everything, progress=False)
+        return list(kept.frames(range(COUNT)))
+
+    undisturbed = run("undisturbed")
+    assert [len(frame.tracks) for frame in undisturbed] == 5 * [0] + 5 * [1] + 4 * [2]
+    with monkeypatch.context() as patch:
+        kill_at(patch, killed_at)
+        with pytest.raises(Killed):
+            run("killed")
+    assert run("killed") == undisturbed
+
+
 @pytest.mark.parametrize("killed_at", [4, 8])
 def test_frames_tracked_at_once_go_on_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
@@ -83,15 +127,8 @@ def test_frames_tracked_at_once_go_on_where_they_were(
     undisturbed = run("undisturbed")
     assert [frame.t for frame in undisturbed] == list(range(COUNT))
     assert all(frame.tracks for frame in undisturbed)
-    original, calls = Record.add, iter(range(1, 1000))
-
-    def add(self: Record, *arguments: Any) -> None:
-        if next(calls) == killed_at:
-            raise Killed
-        original(self, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "add", add)
+        kill_at(patch, killed_at)
         with pytest.raises(Killed):
             run("killed")
     assert len(list((tmp_path / "killed").glob("session-*.npz"))) == 1
