@@ -102,6 +102,15 @@ def compiled(listening: None) -> list[str]:
     return _compiled
 
 
+def test_loading_compiles_nothing(compiled: list[str], tmp_path: Path) -> None:
+    """Not even a copy for each shape of the parameters."""
+    model_of_its_own().save_pretrained(tmp_path)
+    jax.clear_caches()  # the small programs that other tests have made
+    compiled.clear()
+    Sam2Model.from_pretrained(tmp_path)
+    assert compiled == []
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compiled: list[str]) -> None:
     model = model_of_its_own()

@@ -189,7 +189,7 @@ class PretrainedModel(Generic[Config]):
         )
         own["dtype"] = found.stored if isinstance(dtype, str) and dtype == "auto" else _known_type(dtype)
         own["param_dtype"] = _known_type(param_dtype)
-        loaded = cls(found.config, names.unflatten(found.tensors), **own)
+        loaded = cls(found.config, names.unflatten(_moved_to_device(found.tensors)), **own)
         loaded._source = model, source
         return loaded
 
@@ -302,11 +302,19 @@ def _shapes_of_floats(params: Any) -> dict[str, tuple[int, ...]]:
     return names.shapes(names.flatten(params))
 
 
+def _moved_to_device(tensors: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Tensors on the device, each taken from the host's as soon as it is there: memory for them once."""
+    with computed_at_once():
+        return {name: _on_device(tensors.pop(name)) for name in list(tensors)}
+
+
 def _on_device(array: Any) -> jax.Array:
     """A parameter as an array of JAX, of 64 bits as one of 32, also where JAX is told to take them."""
-    if isinstance(array, jax.Array) and array.dtype != jnp.float64:
-        return array
-    return jnp.asarray(array, jnp.float32 if array.dtype == np.float64 else None)
+    if isinstance(array, jax.Array):
+        return array.astype(jnp.float32) if array.dtype == jnp.float64 else array
+    # Of a copy, whose memory JAX may use as it is. jnp.asarray would compile a program for each shape, which
+    # takes seconds and memory that is not given back.
+    return jax.device_put(np.array(array, np.float32 if array.dtype == np.float64 else None))
 
 
 def _one_of(name: str, value: Any, other: str, options: dict[str, Any], default: Any = None) -> Any:
