@@ -36,6 +36,7 @@ _EXAMPLES = """examples, an object clicked on and corrected in frame 40, and ano
   sam2-jax track frames --everything --every 24 --output found
 """
 _MOST_OBJECTS = 255
+_USUAL_MOST = 20
 
 
 def add_track(commands: Any) -> None:
@@ -62,19 +63,12 @@ def add_track(commands: Any) -> None:
     track.add_argument(
         "--everything", action="store_true", help="instead of prompts: all that is found on the first frame"
     )
-    track.add_argument(
-        "--every",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="with --everything, look for new things every N frames (default: 0, on the first alone)",
-    )
-    track.add_argument(
-        "--max-objects", type=whole, default=20, metavar="N", help="with --everything (default: %(default)s)"
-    )
-    track.add_argument(
-        "--points-per-side", type=whole, metavar="N", help="with --everything, as `generate` has it"
-    )
+    for name, meaning in (
+        ("every", "look for new things every N frames (default: on the first alone)"),
+        ("max-objects", f"so many objects at most (default: {_USUAL_MOST})"),
+        ("points-per-side", "points on a side of the grid of clicks (default: 32)"),
+    ):
+        track.add_argument(f"--{name}", type=whole, metavar="N", help=f"with --everything, {meaning}")
     ways = track.add_mutually_exclusive_group()
     ways.add_argument(
         "--reverse",
@@ -167,8 +161,16 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise ValueError("nothing to track: give at least one --point, --box or --mask, or --everything")
     if len(given) > _MOST_OBJECTS:
         raise ValueError(f"there may be {_MOST_OBJECTS} objects at most; got {len(given)}")
-    read_whole("--every", arguments.every, 0)
-    read_whole("--max-objects", arguments.max_objects, 1, _MOST_OBJECTS)
+    of_everything = {
+        "--every": (arguments.every, 0, 2**53),
+        "--max-objects": (arguments.max_objects, 1, _MOST_OBJECTS),
+        "--points-per-side": (arguments.points_per_side, 1, 2**53),
+    }
+    for name, (value, least, most) in of_everything.items():
+        if value is not None:
+            read_whole(name, value, least, most)
+            if not arguments.everything:
+                raise ValueError(f"{name} is for --everything, which is not given")
     if arguments.points_per_side is not None:
         from sam2_jax.image.generation_options import MaskGenerationOptions
 
@@ -201,8 +203,9 @@ def _everything(arguments: argparse.Namespace) -> "tuple[Everything | None, Any]
         found = generator.find(picture, False)
         return [each.mask for each in sorted(found, key=lambda each: -each.predicted_iou)]
 
-    settings = {"every": arguments.every, "most": arguments.max_objects} | asdict(generator.options)
-    return Everything(find, arguments.every, arguments.max_objects), _as_json(settings)
+    every, most = arguments.every or 0, arguments.max_objects or _USUAL_MOST
+    settings = {"every": every, "most": most} | asdict(generator.options)
+    return Everything(find, every, most), _as_json(settings)
 
 
 def _made_of(

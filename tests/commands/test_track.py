@@ -397,6 +397,11 @@ def test_everything(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         (["--everything", "--every", "-1"], "--every must be a whole number of at least 0; got -1"),
         (["--everything", "--max-objects", "0"], "--max-objects must be a whole number from 1 to 255; got 0"),
         (["--everything", "--point", "1,1"], "leave out prompts"),
+        (["--point", "1,1", "--every", "5"], "--every is for --everything, which is not given"),
+        (
+            ["--everything", "--points-per-side", "0"],
+            "--points-per-side must be a whole number of at least 1",
+        ),
         (["--point", "1,1", "--max-pixels", "4000"], "64 x 64 pixels are more than the limit of 4,000"),
     ],
 )
