@@ -7,6 +7,7 @@ there sub-pixels and channels are one axis, each layer is one product with a ker
 into place by a product with ones and zeros.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.model.layers import Linear, gelu, layer_norm
+from sam2_jax.model.platforms import on_tpu
 
 
 def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
@@ -21,13 +23,36 @@ def to_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:
 
     Each doubling adds its own two rows and columns, so those of f = 4 are in the order y1 x1 y2 x2.
     """
+    forms = (partial(form, height=height, width=width) for form in (_moved, _convolved))
+    return on_tpu(*forms, x)
+
+
+def _moved(x: jax.Array, height: int, width: int) -> jax.Array:
     batch, channels = x.shape[0], x.shape[-1]
     if x.shape[1] == height:
         return x.reshape(batch, height * width, 1, channels)
     # The last doubling is the innermost: split it off and lay out the map of what is left.
     x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, x.shape[1], x.shape[3], 4 * channels)
-    return to_sub_pixels(x, height, width).reshape(batch, height * width, -1, channels)
+    return _moved(x, height, width).reshape(batch, height * width, -1, channels)
+
+
+def _convolved(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Do as `_moved` by a convolution with ones and zeros, which is exact, and one pass on a TPU."""
+    batch, factor, channels = x.shape[0], x.shape[1] // height, x.shape[-1]
+    count = factor**2 * channels
+    ones = jnp.eye(count, dtype=x.dtype).reshape(count, 1, factor**2, channels)
+    kernel = from_sub_pixels(ones, 1, 1).transpose(1, 2, 3, 0)
+    x = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (factor, factor),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=x.dtype,
+    )
+    return x.reshape(batch, height * width, factor**2, channels)
 
 
 def from_sub_pixels(x: jax.Array, height: int, width: int) -> jax.Array:

@@ -20,7 +20,7 @@ from sam2_jax.model.neck import upsample_nearest
 from sam2_jax.model.patch_embedding import _convolve, _convolve_in_depth
 from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.sam2 import Sam2
-from sam2_jax.model.upscaling import Upscaled, Upscaling, masks_by_sub_pixel, masks_in_lanes
+from sam2_jax.model.upscaling import Upscaled, Upscaling, masks_by_sub_pixel, masks_in_lanes, to_sub_pixels
 from sam2_jax.model.windows import (
     WindowOrder,
     quarters_in_order,
@@ -134,6 +134,14 @@ def test_the_network_for_a_tpu_equals_the_plain_one(monkeypatch: pytest.MonkeyPa
     assert len(called) == len(module.config.vision_config.backbone_config.embed_dim_per_stage)
     for name, one in plain._asdict().items():
         assert relative_error(getattr(kernels, name), one) < 1e-5, name
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_sub_pixels_by_a_convolution(factor: int) -> None:
+    x = jnp.asarray(noise(2, 3 * factor, 5 * factor, 4))
+    moved, convolved = in_both_forms(to_sub_pixels, x, 3, 5)
+    assert moved.shape == (2, 15, factor**2, 4)
+    np.testing.assert_array_equal(convolved, moved)
 
 
 def test_nearest_upsampling_by_a_product() -> None:
