@@ -25,6 +25,10 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_compilation_cache_max_size", 8 * 2**30)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+# Among processes that share a machine: threads of torch spin while they wait, on cores of the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # torchvision's wheel expects a CUDA torch. Beside a CPU torch it keeps transformers from importing, unless
 # the reference folder's shim is imported before both.
 _reference = os.environ.get("SAM2_JAX_REFERENCE_DIR")
