@@ -24,6 +24,8 @@ from sam2_jax import (
     Sam2VisionModel,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+
 CONFIG = smallest_config(64)
 VIDEO = Sam2VideoConfig.from_dict(CONFIG.to_dict() | {"image_size": 64, "model_type": "sam2_video"})
 

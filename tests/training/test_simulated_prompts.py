@@ -22,6 +22,8 @@ from sam2_jax.training.prompts import (
     squared_depth,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+
 # Of maps and inputs: cells are 4 x 4 pixels.
 CELLS, IMAGE_SIZE = (16, 24), (64, 96)
 ROOM = 2 + PromptOptions().correction_rounds
