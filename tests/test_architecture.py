@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "image": {*_FILES, "compilation", "progress", "config", "model", "checkpoint", "processing"},
     "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "clips": {*_FILES, "progress", "processing", "video"},
-    "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
+    "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image", "video"},
     "commands": {
         *(*_FILES, "config", "model", "checkpoint", "processing"),
         *("image", "video", "clips", "training"),

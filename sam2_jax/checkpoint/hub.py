@@ -41,6 +41,8 @@ EMBEDDED = "embedded"
 """The name by which every function and command that takes a model knows the one inside the package."""
 EMBEDDED_MODEL = Path(__file__).parents[1] / "assets" / "embedded"
 """Folder of the small model that comes with the package."""
+EMBEDDED_VIDEO_MODEL = EMBEDDED_MODEL.with_name("embedded_video")
+"""Folder of what the small video model has beside it: its own tensors, and those of its own values."""
 
 WEIGHT_FILES = {"transformers": "model.safetensors", "flax": "flax_model.safetensors"}
 """Layout -> its single weight file; a sharded checkpoint has the same name with `.index.json` behind it."""

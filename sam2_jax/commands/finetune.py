@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_jax.atomic import check_writable, write_text
 from sam2_jax.checks import read_number, read_whole
 from sam2_jax.commands.common import add_model, add_quiet, check_model, load_model, number, whole
+from sam2_jax.commands.finetune_videos import finetune_videos
 from sam2_jax.json_files import json_text
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 # Evaluating more pictures than this tells little more.
 _EVALUATED = 50
 _HELD_OUT = 0.1
+_DATA = "COCO JSON, a folder of photos and masks, or one of videos, JPEGImages/ and Annotations/"
 _WHOLE: tuple[tuple[str, int, int, int, str], ...] = (
     ("steps", 500, 1, 2**31 - 1, "how many"),
-    ("batch_size", 2, 1, 4096, "pictures in a step"),
-    ("objects", 4, 1, 4096, "objects of a picture"),
+    ("batch_size", 2, 1, 4096, "pictures, or clips, in a step"),
+    ("objects", 4, 1, 4096, "objects of a picture or clip"),
+    ("frames", 8, 2, 1024, "frames of a clip, of videos"),
     ("corrections", 3, 0, 100, "clicks that correct"),
     ("accumulate", 1, 1, 2**20, "steps for one update"),
     ("lora_rank", 4, 1, 4096, "rank of low-rank updates"),
@@ -38,16 +41,16 @@ def add_finetune(commands: Any) -> None:
     parser = commands.add_parser(
         "finetune",
         help="train a model on pictures with masks",
-        description="Train a model on a dataset. Some pictures are held out to see what was gained. Writes "
-        "to a folder: the trained model in both layouts, checkpoints, metrics. Given again, the command goes "
-        "on where it stopped, with more --steps beyond that.",
+        description="Train a model on a dataset, of pictures or of videos. Some are held out to see what was "
+        "gained. Writes to a folder: the trained model in both layouts, checkpoints, metrics. Given again, "
+        "the command goes on where it stopped, with more --steps beyond that.",
         epilog="example, COCO's instance annotations:\n"
         "  sam2-jax finetune --data annotations.json --images photos --output tuned --steps 500\n"
         "  sam2-jax segment photo.jpg --point 500,375 --model tuned\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="PATH", help="COCO JSON, or a folder of photos and masks")
+    add("--data", type=Path, required=True, metavar="PATH", help=_DATA)
     add("--images", type=Path, metavar="FOLDER", help="where the photos are, if not beside the data")
     add("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
     add_model(parser, dtype="computing type of the training (default: float32)")
@@ -83,8 +86,12 @@ def finetune(arguments: argparse.Namespace) -> int:
     from sam2_jax.training.optimizer import OptimizerOptions
     from sam2_jax.training.prompts import PromptOptions
     from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
+    from sam2_jax.training.video_folders import is_video_dataset
 
     _check(arguments)
+    if is_video_dataset(arguments.data):
+        check_writable(arguments.output, is_folder=True)
+        return finetune_videos(arguments)
     options = TrainingOptions(
         steps=arguments.steps,
         batch_size=arguments.batch_size,

@@ -18,7 +18,7 @@ from jax import export
 
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.model.layers import MLP, Dense, one_by_one
-from sam2_jax.model.mask_decoder import NO_MASK
+from sam2_jax.model.mask_decoder import NO_MASK, MaskPrediction
 from sam2_jax.model.memory_attention import Memories, MemoryAttention
 from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState, store
 from sam2_jax.model.memory_encoder import MemoryEncoder
@@ -118,10 +118,67 @@ class Sam2Video(Sam2):
         remembered of the objects. multimask: take the best of several masks (see uses_multimask of the
         configuration).
         """
+        return self.choose(self.predict(features, points, labels, mask, conditioned), multimask)[0]
+
+    @for_each_platform
+    def predict(
+        self,
+        features: FrameFeatures,
+        points: jax.Array,
+        labels: jax.Array,
+        mask: jax.Array | None = None,
+        conditioned: jax.Array | None = None,
+    ) -> MaskPrediction:
+        """Give all the decoder's outputs for P objects of a frame, B = 1, the single mask first.
+
+        Arguments are those of `prompt_step`. With `no_points` this is what tracking predicts.
+        """
         if conditioned is None:
             conditioned = features.coarse + self.no_memory_embedding[None].astype(self.dtype)
             conditioned = jnp.broadcast_to(conditioned, (points.shape[0], *conditioned.shape[1:]))
-        return self._decode(features, conditioned, points, labels, mask, multimask)[0]
+        height, width = conditioned.shape[1:3]
+        masks = None if mask is None else mask[None]
+        sparse, token_mask, dense = self.encode_prompts(points[None], labels[None], masks, (height, width))
+        # The decoder adds the dense prompt, of each object, to the image, of all: only their sum counts.
+        return self.mask_decoder(
+            (features.fine, features.middle, jnp.zeros_like(features.coarse)),
+            self.shared_image_embedding.grid(height, width),
+            sparse,
+            dense + conditioned[None],
+            token_mask,
+            multimask_output=True,
+        )
+
+    def choose(
+        self,
+        prediction: MaskPrediction,
+        multimask: bool,
+        expected: tuple[jax.Array, jax.Array] | None = None,
+    ) -> tuple[FrameOutput, jax.Array]:
+        """Choose each object's mask of a prediction, B = 1: the best of several, or the single one.
+
+        expected: see `Plan`. Returns the logits of all masks there were to choose from too, [P, M, 4 h, 4 w].
+        """
+        masks, ious, tokens, scores = self.mask_decoder.select(prediction, multimask)
+        merit = ious[0]
+        if expected is not None:
+            boxes, weight = expected
+            merit = weight[:, None] * overlaps(masks[0] > 0, boxes) + (1 - weight[:, None]) * merit
+        best = merit.argmax(axis=-1)
+        low, iou, token = (
+            jax.vmap(lambda own, i: jax.lax.dynamic_index_in_dim(own, i, keepdims=False))(x[0], best)
+            for x in (masks, ious, tokens)
+        )
+        score = scores[0, :, 0]
+        is_there = score > 0
+        pointer = self.object_pointer_proj(token).astype(jnp.float32)
+        output = FrameOutput(
+            low=jnp.where(is_there[:, None, None], low, NO_MASK),
+            pointer=jnp.where(is_there[:, None], pointer, self._no_object_pointer()),
+            score=score,
+            iou=iou,
+        )
+        return output, masks[0]
 
     @for_each_platform
     def mask_step(self, features: FrameFeatures, mask: jax.Array) -> FrameOutput:
@@ -135,7 +192,8 @@ class Sam2Video(Sam2):
         low = jax.image.resize(logits, (objects, height // 4, width // 4), "bilinear", antialias=True)
         prompt = self.mask_downsample(mask[..., None])[..., 0]
         conditioned = jnp.broadcast_to(features.coarse, (objects, *features.coarse.shape[1:]))
-        output, _ = self._decode(features, conditioned, *_no_points(objects), prompt, multimask=False)
+        prediction = self.predict(features, *no_points(objects), prompt, conditioned)
+        output, _ = self.choose(prediction, multimask=False)
         is_there = (mask > 0).any(axis=(1, 2))
         return FrameOutput(
             low=low,
@@ -219,53 +277,6 @@ class Sam2Video(Sam2):
             pointer_valid=by_piece(seen.pointer_valid),
         )
 
-    def _decode(
-        self,
-        features: FrameFeatures,
-        conditioned: jax.Array,
-        points: jax.Array,
-        labels: jax.Array,
-        mask: jax.Array | None,
-        multimask: bool,
-        expected: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[FrameOutput, jax.Array]:
-        """Predict the masks of P objects, each with coarsest features of its own, [P, h, w, C].
-
-        Returns the logits of all masks there were to choose from too, [P, M, 4 h, 4 w].
-        """
-        height, width = conditioned.shape[1:3]
-        masks = None if mask is None else mask[None]
-        sparse, token_mask, dense = self.encode_prompts(points[None], labels[None], masks, (height, width))
-        # The decoder adds the dense prompt, of each object, to the image, of all: only their sum counts.
-        prediction = self.mask_decoder(
-            (features.fine, features.middle, jnp.zeros_like(features.coarse)),
-            self.shared_image_embedding.grid(height, width),
-            sparse,
-            dense + conditioned[None],
-            token_mask,
-            multimask_output=multimask,
-        )
-        masks, ious, tokens, scores = self.mask_decoder.select(prediction, multimask)
-        merit = ious[0]
-        if expected is not None:
-            boxes, weight = expected
-            merit = weight[:, None] * overlaps(masks[0] > 0, boxes) + (1 - weight[:, None]) * merit
-        best = merit.argmax(axis=-1)
-        low, iou, token = (
-            jax.vmap(lambda own, i: jax.lax.dynamic_index_in_dim(own, i, keepdims=False))(x[0], best)
-            for x in (masks, ious, tokens)
-        )
-        score = scores[0, :, 0]
-        is_there = score > 0
-        pointer = self.object_pointer_proj(token).astype(jnp.float32)
-        output = FrameOutput(
-            low=jnp.where(is_there[:, None, None], low, NO_MASK),
-            pointer=jnp.where(is_there[:, None], pointer, self._no_object_pointer()),
-            score=score,
-            iou=iou,
-        )
-        return output, masks[0]
-
     def _no_object_pointer(self) -> jax.Array:
         return self.no_object_pointer.astype(jnp.float32)
 
@@ -302,9 +313,8 @@ class Sam2Video(Sam2):
     ) -> tuple[FrameOutput, jax.Array, jax.Array | None]:
         conditioned = self._condition(seen, features)
         objects = conditioned.shape[0]
-        points, labels = _no_points(objects)
-        multimask = self.config.uses_multimask(0)
-        output, candidates = self._decode(features, conditioned, points, labels, None, multimask, expected)
+        prediction = self.predict(features, *no_points(objects), None, conditioned)
+        output, candidates = self.choose(prediction, self.config.uses_multimask(0), expected)
         memory = self._remember((output.low, output.score, jnp.zeros(objects, bool)), features)
         return output, memory, candidates if with_candidates else None
 
@@ -326,7 +336,7 @@ def _seen(state: VideoState, plan: Plan) -> _Seen:
     return _Seen(state.memory[:, :slots], state.pointer[:, :pointers], *places)
 
 
-def _no_points(objects: int) -> tuple[jax.Array, jax.Array]:
+def no_points(objects: int) -> tuple[jax.Array, jax.Array]:
     """The prompt of a frame without one: a point [P, 1, 2] with a label [P, 1] that says it is none."""
     return jnp.zeros((objects, 1, 2), jnp.float32), jnp.full((objects, 1), NOT_A_POINT, jnp.int32)
 

@@ -1,10 +1,10 @@
 """Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from itertools import cycle, islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,8 @@ from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.training.examples import Dataset, Example, at_first
 from sam2_jax.training.step import Batch
 from sam2_jax.training.synthetic.scenes import make_scene
+
+Loaded = TypeVar("Loaded")
 
 
 class Source(Protocol):
@@ -132,7 +134,11 @@ def batches(
 
     Raises ValueError if the processes cannot start or end early.
     """
-    load = partial(_load_batch, source, processor, count, objects, seed)
+    return loaded_ahead(partial(_load_batch, source, processor, count, objects, seed), steps, processes)
+
+
+def loaded_ahead(load: Callable[[int], Loaded], steps: Sequence[int], processes: int = 0) -> Iterator[Loaded]:
+    """What load makes of each step, ahead: in a thread, or in processes, which may end early: ValueError."""
     try:
         yield from read_ahead(load, steps, processes)
     except BrokenProcessPool as error:

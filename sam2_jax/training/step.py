@@ -1,5 +1,6 @@
 """One step of training: encode, rounds of prompts and corrections, losses, gradients, update."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ from sam2_jax.training.parameters import Flat, merge_parameters
 from sam2_jax.training.prompts import PromptOptions, Prompts, correct, first_prompts
 
 # Logits handed back as a mask prompt are kept within this, as at inference.
-_MOST_LOGIT = 32.0
+MOST_LOGIT = 32.0
 
 
 class Batch(NamedTuple):
@@ -94,7 +95,7 @@ def rounds_of_prompts(
         losses = segmentation_losses(prediction, batch.masks, candidates, batch.is_object, weights)
         best = jnp.where(candidates, prediction.iou_scores, -1).argmax(axis=-1)
         logits = jnp.take_along_axis(prediction.masks, best[..., None, None, None], axis=2)[:, :, 0]
-        logits = jax.lax.stop_gradient(jnp.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
+        logits = jax.lax.stop_gradient(jnp.clip(logits, -MOST_LOGIT, MOST_LOGIT))
         ious = jnp.where(batch.is_object, mask_iou(logits > 0, targets), 0)
         iou = ious.sum() / jnp.maximum(batch.is_object.sum(), 1)
         click_key = jax.random.fold_in(round_key, number)
@@ -120,23 +121,43 @@ def train_step(
     weights: LossWeights,
 ) -> tuple[TrainState, Metrics]:
     """Do one step; key is that of the whole training, and the step's own is made of it."""
+
+    def losses(params: Any, key: jax.Array) -> tuple[Losses, jax.Array, jax.Array]:
+        losses, ious = rounds_of_prompts(module, params, batch, key, prompts, weights)
+        return jax.tree.map(jnp.sum, losses), ious[0], ious[-1]
+
+    return update(state, frozen, key, losses, batch.is_object.sum(), layout, optimizer)
+
+
+def update(
+    state: TrainState,
+    frozen: Flat,
+    key: jax.Array,
+    losses: Callable[[Any, jax.Array], tuple[Losses, jax.Array, jax.Array]],
+    objects: jax.Array,
+    layout: Layout,
+    optimizer: optax.MultiSteps,
+) -> tuple[TrainState, Metrics]:
+    """Move parameters against the gradient of losses(params, key of the step).
+
+    losses returns the losses, of which the total counts, and the IoU before and in the end. objects: how many
+    there are to learn from.
+    """
     step_key = jax.random.fold_in(key, state.step)
 
-    def loss(trained: Vectors) -> tuple[jax.Array, tuple[Losses, jax.Array]]:
-        params = merge_parameters(layout.unpack(trained), frozen)
-        losses, ious = rounds_of_prompts(module, params, batch, step_key, prompts, weights)
-        losses = jax.tree.map(jnp.sum, losses)
-        return losses.total, (losses, ious)
+    def loss(trained: Vectors) -> tuple[jax.Array, tuple[Losses, jax.Array, jax.Array]]:
+        found = losses(merge_parameters(layout.unpack(trained), frozen), step_key)
+        return found[0].total, found
 
-    (_, (losses, ious)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
+    (_, (parts, first_iou, last_iou)), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trained)
     metrics = Metrics(
-        losses=losses,
-        first_iou=ious[0],
-        last_iou=ious[-1],
+        losses=parts,
+        first_iou=first_iou,
+        last_iou=last_iou,
         gradient_norm=optax.tree.norm(gradients),
         skipped=is_skipped(optimizer_state),
-        objects=batch.is_object.sum(),
+        objects=objects,
     )
     # Without an object the gradient is zero, and yet momentum and weight decay would move parameters.
     moved = optax.apply_updates(state.trained, updates), optimizer_state

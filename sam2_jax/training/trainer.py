@@ -1,12 +1,12 @@
 """Training from start to end: steps, metrics, checkpoints, and going on from one to the same numbers."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.checks import read_flag, read_whole, shown
+from sam2_jax.config import Sam2Config
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
+from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.progress import progress_bar
 from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
@@ -33,6 +35,23 @@ from sam2_jax.training.step import Metrics, TrainState, compiled_step
 TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
 # After this many steps in a row without an update, something is wrong that going on will not mend.
 _MOST_SKIPPED = 10
+
+
+class Trainable(Protocol):
+    """A model of pictures or of clips, as `run_training` needs it."""
+
+    params: Any
+
+    @property
+    def image_config(self) -> Sam2Config:
+        """The image model's configuration."""
+
+    @property
+    def processor(self) -> Sam2Processor:
+        """What prepares pictures for it."""
+
+    def with_params(self, params: Mapping[str, Any]) -> Any:
+        """The same model with other weights."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +113,42 @@ def _usual_types() -> Iterator[None]:
         yield
 
 
-@_usual_types()
 def train(
     model: Sam2Model,
     source: Source,
+    options: TrainingOptions,
+    folder: str | Path | None = None,
+    *,
+    processes: int = 0,
+    **running: Any,
+) -> tuple[Sam2Model, list[dict[str, float]]]:
+    """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
+
+    processes: so many make the batches, the same ones, for a device that a thread cannot keep busy.
+    folder and running: see `run_training`. Stopped by Ctrl-C, training saves a checkpoint first.
+
+    Warns of objects that are too small to be learnt at the network's resolution. Raises ValueError for
+    options that do not fit, gradients that stay not finite, pictures without any object that is large enough,
+    and a folder that cannot be written or has another training's checkpoints.
+    """
+    processes = read_whole("processes", processes, 0)
+    module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
+
+    def coming(numbers: range) -> Iterator[tuple[Any, int]]:
+        processor = input_processor(model)
+        return batches(
+            source, processor, options.batch_size, options.objects, options.seed, numbers, processes
+        )
+
+    return run_training(model, module, compiled_step, coming, options, folder, **running)
+
+
+@_usual_types()
+def run_training(
+    model: Trainable,
+    module: Sam2,
+    compiled: Callable[..., Any],
+    coming: Callable[[range], Iterator[tuple[Any, int]]],
     options: TrainingOptions,
     folder: str | Path | None = None,
     *,
@@ -105,35 +156,29 @@ def train(
     checkpoint_every: int = 500,
     log_every: int = 10,
     devices: Sequence[Any] | None = None,
-    processes: int = 0,
     data: Any = None,
     progress: bool = True,
-) -> tuple[Sam2Model, list[dict[str, float]]]:
-    """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
+) -> tuple[Any, list[dict[str, float]]]:
+    """Train a model's module on what comes: batches of the steps of these numbers, and what was too small.
 
+    compiled: makes the compiled step, `compiled_step` say.
     folder: where checkpoints and metrics.jsonl go; training found there goes on, to the same numbers as if it
     had never stopped. stop_at: stop there, before all of options.steps are done. devices: over which the
     pictures of a batch are spread, all parameters being on each; by default as many as divide batch_size,
-    with a warning if these are not all there are. processes: so many make the batches, the same ones, for a
-    device that a thread cannot keep busy. data: of JSON's types, what tells the source's data from other
-    data, `Dataset.fingerprint()` say. Stopped by Ctrl-C, training saves a checkpoint first.
+    with a warning if these are not all there are. data: of JSON's types, what tells the source's data from
+    other data, `Dataset.fingerprint()` say.
 
     A folder goes on only with the same weights, image size, data and options, of which steps may be more:
-    the learning rate then follows the schedule of all of them. Warns of objects that are too small to be
-    learnt at the network's resolution. Raises ValueError for options that do not fit, gradients that stay not
-    finite, pictures without any object that is large enough, and a folder that cannot be written or has
-    another training's checkpoints.
+    the learning rate then follows the schedule of all of them.
     """
     folder = None if folder is None else Path(folder)
-    processes = read_whole("processes", processes, 0)
     checkpoint_every = read_whole("checkpoint_every", checkpoint_every, 1)
     log_every = read_whole("log_every", log_every, 1)
     stop_at = options.steps if stop_at is None else read_whole("stop_at", stop_at, 0)
-    module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
     float32 = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model.params)
     split = split_parameters(float32, options.trained, options.lora, options.lora_rank, seed=options.seed)
-    blocks = sum(model.config.vision_config.backbone_config.blocks_per_stage)
-    layout, optimizer, step = _program(module, options, tuple(names.shapes(split.trained).items()), blocks)
+    trained_shapes = tuple(names.shapes(split.trained).items())
+    layout, optimizer, step = _program(compiled, module, options, trained_shapes)
     spread, everywhere = _shardings(devices, options.batch_size)
     # Copies: a vector of one parameter is the model's own, and a step uses its state up.
     trained = jax.tree.map(jnp.copy, layout.pack(split.trained))
@@ -146,15 +191,12 @@ def train(
         key = jax.random.key(options.seed)
         start = int(state.step)
         rate = learning_rate_schedule(options.optimizer, options.steps)
-        watch = _Watch(rate, options, log_every, model.config.image_size)
-        numbers, processor = range(start, end), _processor(model)
-        coming = batches(
-            source, processor, options.batch_size, options.objects, options.seed, numbers, processes
-        )
+        watch = _Watch(rate, options, log_every, model.image_config.image_size)
+        numbers = range(start, end)
         with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
             try:
                 bar.set_postfix_str("compiling")
-                for number, (batch, too_small) in zip(numbers, coming, strict=True):
+                for number, (batch, too_small) in zip(numbers, coming(numbers), strict=True):
                     watch.too_small += too_small
                     state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
                     # Looked at one step late, while the device works on the next.
@@ -172,17 +214,20 @@ def train(
     return model.with_params(params), record.rows
 
 
-def _processor(model: Sam2Model) -> Sam2ImageProcessor:
+def input_processor(model: Trainable) -> Sam2ImageProcessor:
     """What the model's own processor does to a picture's values, while resizing all of it to the input."""
     own = model.processor.image_processor
     names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     values = {name: getattr(own, name) for name in (*names, "do_convert_rgb")}
-    return Sam2ImageProcessor.for_config(model.config).replace(**values)
+    return Sam2ImageProcessor.for_config(model.image_config).replace(**values)
 
 
-def _belongs_to(model: Sam2Model, data: Any, options: TrainingOptions) -> dict[str, Any]:
+def _belongs_to(model: Trainable, data: Any, options: TrainingOptions) -> dict[str, Any]:
     """What a training's checkpoints belong to: with anything else they would be of two trainings."""
-    given: dict[str, Any] = {"model": fingerprint(model.params), "image_size": list(model.config.image_size)}
+    given: dict[str, Any] = {
+        "model": fingerprint(model.params),
+        "image_size": list(model.image_config.image_size),
+    }
     given["data"] = data
     for name, value in asdict(options).items():
         given[name] = value._asdict() if hasattr(value, "_asdict") else value
@@ -191,12 +236,16 @@ def _belongs_to(model: Sam2Model, data: Any, options: TrainingOptions) -> dict[s
 
 @lru_cache(maxsize=8)
 def _program(
-    module: Sam2, options: TrainingOptions, trained: tuple[tuple[str, tuple[int, ...]], ...], blocks: int
+    compiled: Callable[..., Any],
+    module: Sam2,
+    options: TrainingOptions,
+    trained: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> tuple[Layout, optax.MultiSteps, Any]:
     """The optimiser and the compiled step: the same ones for the same training, taken up again say."""
+    blocks = sum(module.config.vision_config.backbone_config.blocks_per_stage)
     layout = Layout(dict(trained), blocks, options.optimizer.layer_decay)
     optimizer = make_optimizer(options.optimizer, options.steps, layout)
-    return layout, optimizer, compiled_step(module, layout, optimizer, options.prompts, options.weights)
+    return layout, optimizer, compiled(module, layout, optimizer, options.prompts, options.weights)
 
 
 def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSharding, NamedSharding]:

@@ -1,6 +1,6 @@
 """`Sam2VideoModel`: objects of a clip, prompted on some frames, tracked through all."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sam2_jax.checks import read_flag
@@ -32,6 +32,14 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
         resized = Sam2VideoModel(config, self.params, dtype=self.module.dtype)
         resized._source = self._source
         return resized
+
+    def with_params(self, params: Mapping[str, Any]) -> "Sam2VideoModel":
+        """The same model with other weights, trained ones say: its processor stays."""
+        other = Sam2VideoModel(self.config, params, dtype=self.module.dtype)
+        other._source = self._source
+        if "processor" in vars(self):  # read or set
+            other.processor = self.processor
+        return other
 
     def video(self, source: Any = None, **options: Any) -> VideoTracker:
         """Begin a session on a clip or a stream: `model.video(frames, keep="window:50")`.

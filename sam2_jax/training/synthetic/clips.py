@@ -104,7 +104,7 @@ def _film(rng: np.random.Generator, size: int, times: np.ndarray) -> Clip | None
     images: list[np.ndarray] = []
     owners: list[np.ndarray] = []
     for i, t in enumerate(times):
-        picture = _viewed(background, _in_pixels(views[i], size) @ _moved(-margin, -margin), size)
+        picture = _viewed(background, _in_pixels(views[i], size) @ _moved(-margin, -margin), (size, size))
         owner = np.full((size, size), -1, np.int16)
         for number, (thing, place) in enumerate(zip(things, places, strict=True)):
             _put(picture, owner, number, thing, place[i], mood)
@@ -179,20 +179,10 @@ def _seen_well(owner: np.ndarray, things: list[_Thing], places: list[np.ndarray]
     return np.flatnonzero((shown >= MIN_OBJECT * owner.size) & (shown >= MIN_VISIBLE * whole))
 
 
-def _viewed(
-    picture: Image.Image,
-    place: np.ndarray,
-    width: int,
-    height: int | None = None,
-    left: int = 0,
-    top: int = 0,
-) -> Image.Image:
-    """What a window of the frame sees of a picture that lies there by a matrix."""
-    inverse = np.linalg.inv(_moved(-left, -top) @ place)
-    size = width, width if height is None else height
-    return picture.transform(
-        size, Image.Transform.AFFINE, inverse[:2].ravel().tolist(), Image.Resampling.BILINEAR
-    )
+def _viewed(picture: Image.Image, place: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """What a window of a size (width, height) shows of a picture that lies there by a matrix."""
+    to_picture = np.linalg.inv(place)[:2].ravel().tolist()
+    return picture.transform(size, Image.Transform.AFFINE, to_picture, Image.Resampling.BILINEAR)
 
 
 def _put(
@@ -206,7 +196,7 @@ def _put(
     right, bottom = np.ceil(corners.max(axis=1)).astype(int).clip(0, size).tolist()
     if left >= right or top >= bottom:
         return
-    seen = _viewed(thing.picture, place, right - left, bottom - top, left, top)
+    seen = _viewed(thing.picture, _moved(-left, -top) @ place, (right - left, bottom - top))
     coverage = seen.getchannel("A")
     if thing.shadow is not None:
         dark, pad = shade(thing.shadow, coverage, size)

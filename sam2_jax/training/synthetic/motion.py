@@ -115,7 +115,7 @@ def _random_trip(rng: np.random.Generator, place: np.ndarray, extent: float) -> 
 
 
 def random_passage(rng: np.random.Generator, target: np.ndarray) -> tuple[np.ndarray, Motion]:
-    """What passes in front of the place `target` [2], once and straight: where it is at time 0, and its motion."""
+    """Where a thing is at time 0, and its motion, that passes in front of a place `target` [2] once."""
     angle, speed, when = rng.uniform(0, 2 * math.pi), rng.uniform(0.05, 0.13), rng.uniform(4, 14)
     drift = np.array([math.cos(angle), math.sin(angle)]) * speed
     still = Wave(0, 1, 0)

@@ -151,7 +151,7 @@ def _is_faint(colour: np.ndarray, coverage: np.ndarray, reach: int) -> bool:
 
 
 class Shadow(NamedTuple):
-    """A soft shadow on what lies behind a thing, in picture sides. strength: how much of the light is gone."""
+    """A soft shadow on what lies behind a thing, in picture sides. strength: the share of light it takes."""
 
     shift: float
     softness: float

@@ -1,0 +1,108 @@
+"""`sam2-jax finetune` on a dataset of videos: the same command, another model, clips instead of pictures."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sam2_jax.atomic import write_text
+from sam2_jax.commands.common import load_video_model
+from sam2_jax.json_files import json_text
+
+if TYPE_CHECKING:
+    from sam2_jax.training.clip_batches import ClipExample
+    from sam2_jax.training.video_folders import VideoDataset
+    from sam2_jax.video.model import Sam2VideoModel
+
+# Tracking more videos, or longer, than this tells little more.
+_EVALUATED, _EVALUATED_FRAMES = 20, 24
+
+
+def finetune_videos(arguments: argparse.Namespace) -> int:
+    """Run the command on videos."""
+    from sam2_jax.training.clip_trainer import TRAINED, ClipTrainingOptions, train_on_clips
+    from sam2_jax.training.evaluate_clips import evaluate_clips
+    from sam2_jax.training.optimizer import OptimizerOptions
+    from sam2_jax.training.prompts import PromptOptions
+    from sam2_jax.training.video_folders import ShuffledVideos
+
+    options = ClipTrainingOptions(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        objects=arguments.objects,
+        seed=arguments.seed,
+        trained=tuple(arguments.train or (() if arguments.lora else TRAINED)),
+        lora=tuple(arguments.lora or ()),
+        lora_rank=arguments.lora_rank,
+        dtype=arguments.dtype,
+        remat=arguments.remat,
+        optimizer=OptimizerOptions(
+            learning_rate=arguments.learning_rate,
+            warmup_steps=min(100, arguments.steps // 10),
+            accumulate=arguments.accumulate,
+        ),
+        prompts=PromptOptions(point=0.25, box=0.25, mask=0.5, correction_rounds=arguments.corrections),
+        corrected_frames=min(1, arguments.corrections),
+    )
+    output, progress = arguments.output, not arguments.quiet
+    training, judged = _open(arguments)
+    model = load_video_model(arguments)
+    report: dict[str, Any] = {"model": arguments.model}
+
+    def judge(model: "Sam2VideoModel", when: str) -> None:
+        if judged is not None:
+            found = evaluate_clips(model, _to_judge(judged), progress=progress)
+            print(f"{when}: {found}", flush=True)
+            report[when] = found._asdict()
+
+    go_on = partial(
+        train_on_clips,
+        model,
+        ShuffledVideos(training, arguments.seed, arguments.frames),
+        options,
+        output,
+        data=training.fingerprint(),
+        processes=arguments.processes,
+    )
+    # No step yet, but all checks: before the minutes that judging may take.
+    go_on(stop_at=0, progress=False)
+    judge(model, "before")
+    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every, progress=progress)
+    tuned.save_pretrained(output)
+    tuned.save_pretrained(output / "transformers", layout="transformers")
+    judge(tuned, "after")
+    write_text(output / "report.json", json_text(report, indent=2) + "\n")
+    print(f"{output}: the trained model; in transformers/ the same for transformers")
+    return 0
+
+
+def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset | None"]:
+    """The videos to train on, and those to judge by if there are to be any; says what there is."""
+    from sam2_jax.training.video_folders import open_videos, split_videos
+
+    training, judged = open_videos(arguments.data), None
+    if arguments.validation:
+        judged = open_videos(arguments.validation)
+    elif arguments.held_out != 0 and len(training) > 1:
+        training, judged = split_videos(training, arguments.held_out or 0.1, arguments.seed)
+    for problem in training.problems[:10]:
+        print(f"note: left out: {problem}", file=sys.stderr)
+    how = "to judge by" if arguments.validation else "held out"
+    print(f"{len(training)} videos to train on, {0 if judged is None else len(judged)} {how}")
+    return training, judged
+
+
+def _to_judge(dataset: "VideoDataset") -> Iterator["ClipExample"]:
+    """The beginning of each video, from the first frame on which anything is annotated."""
+    for index in range(min(len(dataset), _EVALUATED)):
+        length = len(dataset.sequences[index].frames)
+        for start in range(length - 1):
+            try:
+                yield dataset.read(index, range(start, min(start + _EVALUATED_FRAMES, length)))
+            except ValueError as error:
+                problem = f"{dataset.sequences[index].name}: {error}"
+            else:
+                break
+        else:
+            dataset.note(problem)
