@@ -1,0 +1,38 @@
+"""`sam2-jax finetune` on videos: from a folder as DAVIS has it to a model that tracks."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import random_tensors, smallest_video_config
+from video_datasets import write_video
+
+from sam2_jax import Sam2VideoModel
+from sam2_jax.checkpoint import names
+from sam2_jax.commands import main
+
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
+
+
+@pytest.mark.slow
+def test_videos_are_trained_on_and_judged_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("bear", "camel", "dance"):
+        write_video(tmp_path / "data", name, 3)
+    given = Sam2VideoModel(
+        smallest_video_config(), names.unflatten(names.to_flax(random_tensors(smallest_video_config())))
+    )
+    given.save_pretrained(tmp_path / "model")
+    command = ["finetune", "--data", str(tmp_path / "data"), "--model", str(tmp_path / "model"), "--quiet"]
+    options = ["--steps", "1", "--batch-size", "1", "--objects", "1", "--frames", "2", "--corrections", "0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main([*command, "--output", str(tmp_path / "tuned"), *options]) == 0
+    report = json.loads((tmp_path / "tuned" / "report.json").read_text())
+    assert set(report) == {"model", "before", "after"}
+    trained = Sam2VideoModel.from_pretrained(tmp_path / "tuned", layout="flax")
+    before, after = (names.flatten(model.params) for model in (given, trained))
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert any(name.startswith("memory_attention.") for name in moved)
+    assert not any(name.startswith("vision_encoder.backbone.") for name in moved)
