@@ -224,7 +224,7 @@ class Hiera(nn.Module):
             tiles = tile_partition(module._rows(x, index[0] * rows, rows), order)
             maps = []
             for i in range(run.first, run.end):
-                tiles = module.blocks[i](tiles, order)
+                tiles = module.blocks[i](tiles, order, False)  # nn.remat counts what is static
                 order = order.pooled() if module.blocks[i].pool else order
                 if i in module.config.stage_ends:
                     maps.append(tile_unpartition(output(i, tiles), order))
