@@ -14,7 +14,7 @@ import jax
 from jax import export
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 Steps = Callable[..., jax.Array]
 
@@ -59,8 +59,11 @@ def _kernel_in_program(ctx: Any, *operands: Any, kernel: Steps, plain: Steps, co
         kernel = plain
     elif devices > 1:
         kernel = _divided(kernel, devices, ctx.avals_in, count) or plain
+    # Without how a mesh of explicit axes would have them divided: shard_map wants to be told the same.
+    types = [jax.core.ShapedArray(x.shape, x.dtype) for x in ctx.avals_in]
+    inner = ctx.replace(module_context=module, avals_in=types)
     try:
-        return mlir.lower_fun(kernel, multiple_results=False)(ctx.replace(module_context=module), *operands)
+        return mlir.lower_fun(kernel, multiple_results=False)(inner, *operands)
     except ValueError as error:
         if "check_vma" not in str(error):
             raise
@@ -80,7 +83,7 @@ def _divided(kernel: Steps, devices: int, operands: Sequence[Any], count: int) -
     """
     if any(x.shape[0] % devices for x in operands[:count]):
         return None
-    mesh = AbstractMesh((devices,), ("devices",))
+    mesh = AbstractMesh((devices,), ("devices",), axis_types=(AxisType.Auto,))
     divided, whole = PartitionSpec("devices"), PartitionSpec()
     specs = (divided,) * count + (whole,) * (len(operands) - count)
     return jax.shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=divided, check_vma=False)
