@@ -48,6 +48,7 @@ def test_it_is_small_and_of_half_precision(embedded: Sam2Model) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(embedded.params)) < 3.1e6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_it_does_as_well_as_its_card_says(embedded: Sam2Model) -> None:
     """On some of the card's scenes, within what chance may do to fewer of them."""

@@ -23,6 +23,7 @@ MASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("masks", MASKS)
 def test_one_by_one_changes_no_number(masks: str, monkeypatch: pytest.MonkeyPatch) -> None:

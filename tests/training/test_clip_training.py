@@ -64,6 +64,7 @@ def losses_of(params: Any, clip: ClipBatch, *, module: Any) -> ClipLosses:
     return clip_losses(module, params, clip, KEY, CLICKS, LossWeights())
 
 
+@pytest.mark.slow
 def test_frames_are_tracked_and_corrected_as_the_tracker_does_it(model: Sam2VideoModel) -> None:
     """Two clicks on the first frame, one on the third; then all others follow of their memories."""
     given, corrected = example(), 2
@@ -140,6 +141,7 @@ def gradients(model: Sam2VideoModel, clip: ClipBatch, patterns: tuple[str, ...],
         return jax.jit(jax.grad(loss))(split.trained, clip)
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_time_and_are_the_same_without_rematerialisation(
     model: Sam2VideoModel,
 ) -> None:
@@ -152,6 +154,7 @@ def test_gradients_pass_through_time_and_are_the_same_without_rematerialisation(
             assert np.abs(value).max() > 0, name
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_clip_falls_and_what_is_frozen_stays(model: Sam2VideoModel) -> None:
     class One:
         def clips(self, step: int, count: int) -> list[ClipExample]:
