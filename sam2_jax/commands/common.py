@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam2_jax.checkpoint.embedded import DEFAULT_MODEL, EMBEDDED, default_model
 from sam2_jax.checkpoint.hub import HubFolder
@@ -112,6 +112,28 @@ def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Mo
         processor = model.processor
         processor.image_processor = processor.image_processor.replace(max_pixels=arguments.max_pixels)
     return model
+
+
+def training_options(arguments: argparse.Namespace, trained: tuple[str, ...]) -> dict[str, Any]:
+    """Options of training that pictures and clips share; trained: the parameters if none are named."""
+    from sam2_jax.training.optimizer import OptimizerOptions
+
+    return {
+        "steps": arguments.steps,
+        "batch_size": arguments.batch_size,
+        "objects": arguments.objects,
+        "seed": arguments.seed,
+        "trained": tuple(arguments.train or (() if arguments.lora else trained)),
+        "lora": tuple(arguments.lora or ()),
+        "lora_rank": arguments.lora_rank,
+        "dtype": arguments.dtype,
+        "remat": arguments.remat,
+        "optimizer": OptimizerOptions(
+            learning_rate=arguments.learning_rate,
+            warmup_steps=min(100, arguments.steps // 10),
+            accumulate=arguments.accumulate,
+        ),
+    }
 
 
 def whole(text: str) -> int:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_jax.atomic import check_writable, write_text
 from sam2_jax.checks import read_number, read_whole
-from sam2_jax.commands.common import add_model, add_quiet, check_model, load_model, number, whole
+from sam2_jax.commands.common import (
+    add_model,
+    add_quiet,
+    check_model,
+    load_model,
+    number,
+    training_options,
+    whole,
+)
 from sam2_jax.commands.finetune_videos import finetune_videos
 from sam2_jax.json_files import json_text
 
@@ -83,7 +91,6 @@ def finetune(arguments: argparse.Namespace) -> int:
     """Run the command. What can be wrong with the input is found before the model is loaded."""
     from sam2_jax.training.batches import Shuffled
     from sam2_jax.training.evaluate import evaluate
-    from sam2_jax.training.optimizer import OptimizerOptions
     from sam2_jax.training.prompts import PromptOptions
     from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
     from sam2_jax.training.video_folders import is_video_dataset
@@ -93,20 +100,7 @@ def finetune(arguments: argparse.Namespace) -> int:
         check_writable(arguments.output, is_folder=True)
         return finetune_videos(arguments)
     options = TrainingOptions(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        objects=arguments.objects,
-        seed=arguments.seed,
-        trained=tuple(arguments.train or (() if arguments.lora else TRAINED)),
-        lora=tuple(arguments.lora or ()),
-        lora_rank=arguments.lora_rank,
-        dtype=arguments.dtype,
-        remat=arguments.remat,
-        optimizer=OptimizerOptions(
-            learning_rate=arguments.learning_rate,
-            warmup_steps=min(100, arguments.steps // 10),
-            accumulate=arguments.accumulate,
-        ),
+        **training_options(arguments, TRAINED),
         prompts=PromptOptions(correction_rounds=arguments.corrections),
     )
     output, progress = arguments.output, not arguments.quiet

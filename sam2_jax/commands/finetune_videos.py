@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sam2_jax.atomic import write_text
-from sam2_jax.commands.common import load_video_model
+from sam2_jax.commands.common import load_video_model, training_options
 from sam2_jax.json_files import json_text
 
 if TYPE_CHECKING:
@@ -23,25 +23,11 @@ def finetune_videos(arguments: argparse.Namespace) -> int:
     """Run the command on videos."""
     from sam2_jax.training.clip_trainer import TRAINED, ClipTrainingOptions, train_on_clips
     from sam2_jax.training.evaluate_clips import evaluate_clips
-    from sam2_jax.training.optimizer import OptimizerOptions
     from sam2_jax.training.prompts import PromptOptions
     from sam2_jax.training.video_folders import ShuffledVideos
 
     options = ClipTrainingOptions(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        objects=arguments.objects,
-        seed=arguments.seed,
-        trained=tuple(arguments.train or (() if arguments.lora else TRAINED)),
-        lora=tuple(arguments.lora or ()),
-        lora_rank=arguments.lora_rank,
-        dtype=arguments.dtype,
-        remat=arguments.remat,
-        optimizer=OptimizerOptions(
-            learning_rate=arguments.learning_rate,
-            warmup_steps=min(100, arguments.steps // 10),
-            accumulate=arguments.accumulate,
-        ),
+        **training_options(arguments, TRAINED),
         prompts=PromptOptions(point=0.25, box=0.25, mask=0.5, correction_rounds=arguments.corrections),
         corrected_frames=min(1, arguments.corrections),
     )
