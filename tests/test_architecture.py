@@ -26,10 +26,14 @@ MAY_IMPORT = {
     "image": {*_FILES, "compilation", "progress", "config", "model", "checkpoint", "processing"},
     "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
     "clips": {*_FILES, "progress", "processing", "video"},
+    "scale": {
+        *(*_FILES, "progress", "config", "model", "checkpoint"),
+        *("processing", "image", "video", "clips"),
+    },
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image", "video"},
     "commands": {
         *(*_FILES, "config", "model", "checkpoint", "processing"),
-        *("image", "video", "clips", "training"),
+        *("image", "video", "clips", "scale", "training"),
     },
     "meta": {"checks", "config", "model", "checkpoint", "processing", "image", "video", "clips"},
     "__main__": {"commands"},

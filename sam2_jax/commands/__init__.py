@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 
 from sam2_jax.checks import did_you_mean, shown, some_lines
+from sam2_jax.commands.collect import add_collect
 from sam2_jax.commands.common import check_paths
 from sam2_jax.commands.convert import add_convert
 from sam2_jax.commands.finetune import add_finetune
@@ -21,6 +22,7 @@ COMMANDS = {
     "segment": add_segment,
     "generate": add_generate,
     "track": add_track,
+    "collect": add_collect,
     "finetune": add_finetune,
     "convert": add_convert,
 }

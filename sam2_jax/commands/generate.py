@@ -1,4 +1,4 @@
-"""The `sam2-jax generate` command: all masks of photos, as files."""
+"""The `sam2-jax generate` command: all masks of photos, as files or as rows of a table."""
 
 import argparse
 import sys
@@ -20,6 +20,7 @@ from sam2_jax.commands.common import (
 
 if TYPE_CHECKING:
     from sam2_jax.image.annotate import Summary
+    from sam2_jax.image.automatic import AutomaticMaskGenerator
 
 _GENERATE_OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("points_per_side", whole, "points on a side of the grid of clicks (default: 32)"),
@@ -40,7 +41,8 @@ def add_generate(commands: Any) -> None:
         help="segment everything in photos, without prompts",
         description="Find all masks of photos; write overlays, label maps and COCO annotations to a folder. "
         "Given again, the command goes on where it stopped; what was made of another picture, model or "
-        "settings is made anew.",
+        "settings is made anew. With --rows a folder of Parquet files is written instead, a row for each "
+        "photo, which `sam2-jax collect` turns into COCO annotations.",
         epilog="example, a folder of photos, small things looked for in crops as well:\n"
         "  sam2-jax generate photos --output masks --crop-n-layers 1\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -52,6 +54,12 @@ def add_generate(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="draw the masks over the photo as well, a PNG of some megabytes (default: yes)",
+    )
+    generate.add_argument(
+        "--rows",
+        action="store_true",
+        help="write rows of Parquet files (pip install 'sam2_jax[parquet]'): for very many photos; what has "
+        "a row, by its path, is not looked at again",
     )
     add_model(generate)
     generate.add_argument(
@@ -72,7 +80,8 @@ def generate_masks(arguments: argparse.Namespace) -> int:
 
     What can be wrong with the input is found before the model is loaded.
     """
-    from sam2_jax.image.annotate import annotate, find_photos
+    from sam2_jax.clips.tables import import_pyarrow
+    from sam2_jax.image.annotate import find_photos
     from sam2_jax.image.automatic import AutomaticMaskGenerator
     from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
 
@@ -80,21 +89,16 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     options = {name: value for name, value in given.items() if value is not None}
     MaskGenerationOptions(**merge_options(PRESETS[arguments.preset or "meta"], options))
     check_model(arguments)
-    photos = find_photos(arguments.photos)
+    photos = find_photos(arguments.photos, of_one_name=arguments.rows)
     check_writable(arguments.output, is_folder=True)
+    if arguments.rows:
+        import_pyarrow()
 
     model = load_model(arguments, arguments.dtype)
     generator = AutomaticMaskGenerator(model, arguments.preset, **options)
     start = time.perf_counter()
-    done = annotate(
-        generator,
-        photos,
-        arguments.output,
-        model_name=str(arguments.model),
-        draw=arguments.overlay,
-        progress=not arguments.quiet,
-    )
-    print(f"{arguments.output}: {_told(done)}; {time.perf_counter() - start:.1f} s")
+    done = _find(generator, photos, arguments)
+    print(f"{arguments.output}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
     for photo, problem in done.failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
     if not done.masks and done.photos:
@@ -107,8 +111,25 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     return 1 if done.failed else 0
 
 
-def _told(done: "Summary") -> str:
+def _find(
+    generator: "AutomaticMaskGenerator", photos: list[Path], arguments: argparse.Namespace
+) -> "Summary":
+    """Find the masks and write them, as files or as rows."""
+    about: dict[str, Any] = {"model_name": str(arguments.model), "progress": not arguments.quiet}
+    if arguments.rows:
+        from sam2_jax.scale.pictures import generate_rows
+
+        return generate_rows(generator, photos, arguments.output, **about)
+    from sam2_jax.image.annotate import annotate
+
+    return annotate(generator, photos, arguments.output, draw=arguments.overlay, **about)
+
+
+def _told(done: "Summary", is_rows: bool) -> str:
     """What was done, as a sentence."""
+    if is_rows:
+        before = f"; {count(done.skipped, 'photo')} had a row before" if done.skipped else ""
+        return f"{count(done.masks, 'mask')} in {count(done.photos, 'photo')}{before}"
     photos = count(done.photos + done.skipped, "photo")
     before = f", {done.skipped} of them done before" if done.skipped else ""
     anew = f", {done.renewed} made anew (another picture, model or settings)" if done.renewed else ""

@@ -1,7 +1,6 @@
 """All masks of many photos as files: overlays, label maps, COCO annotations; begun again where it stopped."""
 
 import hashlib
-import json
 import os
 import warnings
 from collections import Counter
@@ -12,22 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from sam2_jax.atomic import check_writable, write_together
-from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
+from sam2_jax.image.made_of import made_of
 from sam2_jax.processing.drawing import MAX_LABELS, palette_image, tint
 from sam2_jax.processing.images import pictures_in, to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.progress import progress_bar
 
-# Options that change how much memory is used and no mask.
-_OF_MEMORY_ONLY = {"points_per_batch"}
 _OVERLAY, _LABELS, _RECORD = "overlay.png", "labels.png", "json"
 
 
@@ -48,11 +44,11 @@ class Summary:
     kinds: int = 0
 
 
-def find_photos(paths: Sequence[Path]) -> list[Path]:
+def find_photos(paths: Sequence[Path], of_one_name: bool = False) -> list[Path]:
     """The photos named, and those in the folders named, by name; what `annotate` wrote there is none.
 
     Warns of what is left out of a folder: folders in it, files of other types. Raises ValueError for what is
-    not there, and for two of one name, whose results would be one file.
+    not there and, unless of_one_name, for two of one name, whose results would be one file.
     """
     photos: list[Path] = []
     for path in paths:
@@ -62,6 +58,8 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
             photos.append(path)
         else:
             raise ValueError(f"there is no picture {path}")
+    if of_one_name:
+        return list({os.path.realpath(photo): photo for photo in photos}.values())
     named: dict[str, Path] = {}
     for photo in photos:
         if f"{photo.name}.{_RECORD}" == ANNOTATIONS_FILE:
@@ -122,7 +120,8 @@ def annotate(
     check_writable(output, is_folder=True)
     output.mkdir(parents=True, exist_ok=True)
     max_pixels = generator.processor.image_processor.max_pixels
-    results = _Results(output, _made_of(generator, model_name), draw, max_pixels)
+    made = made_of(generator.model, generator.processor, asdict(generator.options), model_name)
+    results = _Results(output, made, draw, max_pixels)
     summary = Summary()
     several = progress and len(photos) > 1
     with (
@@ -269,22 +268,6 @@ def _draw(
             tint(canvas, mask, label - 1)
     labelled = palette_image(labels) if len(annotations) <= MAX_LABELS else Image.fromarray(labels)
     return None if canvas is None else Image.fromarray(canvas.round().astype(np.uint8)), labelled
-
-
-def _made_of(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:
-    """What masks are made by: a model's name, for people; its weights; the settings on which masks depend."""
-    model, options = generator.model, asdict(generator.options)
-    settings = {name: value for name, value in options.items() if name not in _OF_MEMORY_ONLY}
-    processing = generator.processor.image_processor.to_dict()
-    processing.pop("mask_size", None)  # of label maps, which are not read here
-    settings |= {
-        "dtype": str(jnp.dtype(model.module.dtype)),
-        "padding": model.padding,
-        "image_processor": processing,
-        "configuration": model.config.to_dict(),
-    }
-    plain = json.loads(json.dumps(settings, default=lambda array: array.tolist()))
-    return {"model": model_name, "weights": fingerprint(model.params), "settings": plain}
 
 
 def _digest(path: Path) -> str:

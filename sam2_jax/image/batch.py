@@ -95,8 +95,8 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
-class _Failed:
-    """A task that cannot be done, and why."""
+class Failed:
+    """A task that cannot be done, and why; its results say so."""
 
     name: str
     error: str
@@ -105,12 +105,12 @@ class _Failed:
 _Embeddings = tuple[jax.Array, jax.Array, jax.Array]
 # Of one photo: masks, predicted IoU and object scores of a run of the decoder, and the photo's row in them.
 _Outputs = tuple[tuple[jax.Array, jax.Array, jax.Array], int]
-_Photo = _Prepared | _Failed
+_Photo = _Prepared | Failed
 
 
 def predict_batch(
     model: PromptableModel,
-    work: str | Path | Iterable[Task | Mapping[str, Any]],
+    work: str | Path | Iterable["Task | Failed | Mapping[str, Any]"],
     *,
     processor: Sam2Processor | None = None,
     batch_size: int = 1,
@@ -140,7 +140,7 @@ def predict_batch(
     multimask_output = check_flag("multimask_output", multimask_output, False)
     progress = check_flag("progress", progress, True)
     total = None if total is None else read_whole("total", total, 0)
-    tasks: Any = _tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
+    tasks: Any = tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
     is_many = isinstance(tasks, Iterable) and getattr(tasks, "ndim", 1) > 0
     if isinstance(tasks, (Task, Mapping)) or not is_many:
         raise ValueError(
@@ -158,7 +158,7 @@ def predict_batch(
 def _run(
     batches: "_Batches", tasks: Iterator[Any], total: int | None, progress: bool, on_error: str
 ) -> Iterator[BatchResult]:
-    failed: list[_Failed] = []
+    failed: list[Failed] = []
     done = 0
     with (
         ThreadPoolExecutor(1, "sam2-jax-batch") as thread,
@@ -166,7 +166,7 @@ def _run(
     ):
         for photo, outputs in _pipeline(batches, enumerate(tasks), thread):
             done += 1
-            if isinstance(photo, _Failed):
+            if isinstance(photo, Failed):
                 if on_error == "raise":
                     raise ValueError(f"{cut(photo.name)}: {photo.error}")
                 failed.append(photo)
@@ -227,11 +227,11 @@ class _Batches:
         return photos, np.stack(pixels) if pixels else None
 
     def _prepare(self, number: int, task: Any) -> tuple[_Photo, list[np.ndarray]]:
-        if isinstance(task, _Failed):
+        if isinstance(task, Failed):
             return task, []
         name = f"photo {number}"
         try:
-            task = _read_task(task)
+            task = read_task(task)
             name = _name(task, name)
             inputs = self.processor(images=task.photo)
             pixels = list(inputs["pixel_values"])
@@ -244,7 +244,7 @@ class _Batches:
                 original_sizes=[(height, width)], input_points=[points], input_labels=[labels]
             )
         except ValueError as error:
-            return _Failed(name, str(error)), []
+            return Failed(name, str(error)), []
         size = height, width
         return _Prepared(name, size, prompts["input_points"], prompts["input_labels"], masks), pixels
 
@@ -296,8 +296,8 @@ class _Batches:
 
     def result(self, photo: _Photo, outputs: _Outputs | None) -> BatchResult:
         """Wait for the outputs of a photo and copy its part of them."""
-        if isinstance(photo, _Failed) or outputs is None:
-            return BatchResult(photo.name, error=photo.error if isinstance(photo, _Failed) else None)
+        if isinstance(photo, Failed) or outputs is None:
+            return BatchResult(photo.name, error=photo.error if isinstance(photo, Failed) else None)
         arrays, row = outputs
         objects = photo.labels.shape[1]
         logits, scores, object_scores = (np.array(np.asarray(x)[row, :objects]) for x in arrays)
@@ -335,7 +335,8 @@ def _photo(embeddings: _Embeddings, i: int) -> _Embeddings:
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), embeddings)
 
 
-def _read_task(task: Any) -> Task:
+def read_task(task: Any) -> Task:
+    """A task of what a caller gave for one. Raises ValueError for what can be none."""
     if isinstance(task, Task):
         return task
     names = [field.name for field in fields(Task)]
@@ -354,8 +355,11 @@ def _name(task: Task, default: str) -> str:
     return Path(task.photo).name if isinstance(task.photo, (str, Path)) else default
 
 
-def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
-    """Tasks for the pictures of a folder and the entries of its prompts.json, by name."""
+def tasks_of_folder(folder: Path) -> list[Task | Failed]:
+    """Tasks for the pictures of a folder and the entries of its prompts.json, by name.
+
+    Raises ValueError if there is no folder, or no such file in it.
+    """
     if not os.path.isdir(folder):  # of names that the system refuses it says no, too
         raise ValueError(
             f"work must be a folder or an iterable of tasks; there is no folder {shown(str(folder))}"
@@ -374,11 +378,11 @@ def _tasks_of_folder(folder: Path) -> list[Task | _Failed]:
     return [_task_of_file(folder, name, entries) for name in sorted(pictures | entries.keys())]
 
 
-def _task_of_file(folder: Path, name: str, entries: Mapping[str, Any]) -> Task | _Failed:
+def _task_of_file(folder: Path, name: str, entries: Mapping[str, Any]) -> Task | Failed:
     if name not in entries:
-        return _Failed(name, f"{PROMPTS_FILE} has no entry for this picture")
+        return Failed(name, f"{PROMPTS_FILE} has no entry for this picture")
     entry, keys = entries[name], ("points", "labels", "boxes")
     if not isinstance(entry, dict) or not entry.keys() <= set(keys):
         found = cut(", ".join(entry)) if isinstance(entry, dict) else shown(entry)
-        return _Failed(name, f"an entry of {PROMPTS_FILE} must have {', '.join(keys)} alone; got {found}")
+        return Failed(name, f"an entry of {PROMPTS_FILE} must have {', '.join(keys)} alone; got {found}")
     return Task(folder / name, **entry, name=name)

@@ -155,6 +155,9 @@ def impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
         "generate {} --output out",
         "generate data.json --output {}",
         "generate data.json --output out --model {}",
+        "generate data.json --output {} --rows",
+        "collect {} out.json",
+        "collect data.json {}",
         "finetune --data {} --output out",
         "finetune --data data.json --output {}",
         "finetune --data data.json --output out --model {}",
@@ -261,6 +264,9 @@ BASES = (
     "--corrections 0 --learning-rate 1e-3 --accumulate 2 --train mask_decoder.* --lora x --lora-rank 2 "
     "--dtype float32 --remat --processes 0 --image-size 64 --held-out 0.5 --checkpoint-every 5 --seed 1",
     "finetune --data folder --validation folder --validation-images folder --output tuned --held-out 0",
+    "generate photo.png folder --output out --rows --model M --preset transformers --points-per-side 4",
+    "collect folder out.json --quiet",
+    "collect data.json out",
     "convert M out --to flax --dtype bfloat16 --config data.json --source-layout flax --verify",
 )
 

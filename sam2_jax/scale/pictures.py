@@ -1,0 +1,159 @@
+"""Masks of many pictures as rows: what a folder of rows has is not done again."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_jax.checks import shown
+from sam2_jax.image.annotate import Summary
+from sam2_jax.image.automatic import AutomaticMaskGenerator
+from sam2_jax.image.batch import BatchResult, Failed, Task, predict_batch, read_task, tasks_of_folder
+from sam2_jax.image.made_of import made_of
+from sam2_jax.image.model import Sam2Model
+from sam2_jax.processing.images import to_rgb
+from sam2_jax.processing.read_ahead import read_ahead
+from sam2_jax.progress import progress_bar
+from sam2_jax.scale.rows import ROWS_IN_A_FILE, RowWriter, generated_mask, prompted_mask, row_of
+
+_CHANGES_NO_MASK = {"batch_size", "devices", "progress", "total", "on_error", "processor"}
+
+
+def made_by(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:
+    """What a generator's masks are made by: see `made_of`."""
+    return made_of(generator.model, generator.processor, asdict(generator.options), model_name)
+
+
+def generate_rows(
+    generator: AutomaticMaskGenerator,
+    photos: Sequence[Path],
+    output: Path,
+    *,
+    model_name: str = "",
+    progress: bool = True,
+    rows_in_a_file: int = ROWS_IN_A_FILE,
+) -> Summary:
+    """Find the masks of photos and add a row for each to a folder: see `row_schema` and `RowWriter`.
+
+    Photos that the folder has a row of, by their absolute paths, are not looked at again; one that cannot be
+    read has a row that says why. What can be wrong with the folder raises ValueError before the first photo.
+    """
+    summary = Summary()
+    with RowWriter(output, made_by(generator, model_name), rows_in_a_file) as rows:
+        waiting = [photo for photo in photos if os.path.abspath(photo) not in rows.done]
+        summary.skipped = len(photos) - len(waiting)
+        max_pixels = generator.processor.image_processor.max_pixels
+
+        def read(photo: Path) -> tuple[Path, np.ndarray | str]:
+            try:
+                return photo, to_rgb(photo, max_pixels=max_pixels)
+            except ValueError as error:
+                return photo, str(error)
+
+        several = progress and len(waiting) > 1
+        with progress_bar(total=len(waiting), desc="photos", unit="photo", show=several) as bar:
+            for photo, picture in read_ahead(read, waiting):
+                row = generate_row(generator, os.path.abspath(photo), str(photo), picture, progress)
+                rows.add(row)
+                summary.photos += row["error"] is None
+                summary.masks += len(row["masks"])
+                if row["error"] is not None:
+                    summary.failed[photo] = row["error"]
+                bar.update()
+    return summary
+
+
+def generate_row(
+    generator: AutomaticMaskGenerator,
+    key: str,
+    path: str | None,
+    picture: np.ndarray | str,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The row of a picture uint8 [H, W, 3], or of why it could not be read."""
+    begun = time.perf_counter()
+    error = picture if isinstance(picture, str) else None
+    masks, size = [], None
+    if not isinstance(picture, str):
+        try:
+            masks = [generated_mask(found) for found in generator.find(picture, progress)]
+            size = picture.shape[0], picture.shape[1]
+        except ValueError as problem:  # too small for so many layers of crops
+            error = str(problem)
+    return row_of(key, path, size, masks, time.perf_counter() - begun, error)
+
+
+def predict_rows(
+    model: Sam2Model,
+    work: str | Path | Iterable[Task | Mapping[str, Any]],
+    output: str | Path,
+    *,
+    model_name: str = "",
+    **options: Any,
+) -> Summary:
+    """Segment prompted objects in many photos, as `predict_batch` with its options, into rows of a folder.
+
+    A row's id is its task's name or else the photo's absolute path: what has a row is not done again. The
+    name stands for the photo and its prompts; other prompts need another name. Photos and prompts at fault
+    have rows that say why. Returns what was done. Raises ValueError as `predict_batch` does, for tasks
+    without a name and a path, for two of one id, and as `RowWriter`.
+    """
+    options.setdefault("progress", False)
+    processor = options.get("processor") or model.processor
+    settings = {name: value for name, value in options.items() if name not in _CHANGES_NO_MASK}
+    made = made_of(model, processor, settings | {"prompted": True}, model_name)
+    tasks = tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
+    summary = Summary()
+    with RowWriter(Path(output), made) as rows:
+        paths: dict[str, str | None] = {}
+        waiting = _waiting(tasks, rows.done, paths, summary)
+        begun = time.perf_counter()
+        for result in predict_batch(model, waiting, **options | {"on_error": "report"}):
+            now = time.perf_counter()
+            rows.add(_row_of_result(result, paths.pop(result.name), now - begun))
+            begun = now
+            summary.photos += result.error is None
+            summary.masks += 0 if result.iou_scores is None else result.iou_scores.size
+            if result.error is not None:
+                summary.failed[Path(result.name)] = result.error
+    return summary
+
+
+def _waiting(
+    tasks: Iterable[Any], done: set[str], paths: dict[str, str | None], summary: Summary
+) -> Iterator[Task | Failed]:
+    """Tasks that no row is of, named by their ids; paths of those that are under way."""
+    taken: set[str] = set()
+    for number, given in enumerate(tasks):
+        task = given if isinstance(given, Failed) else read_task(given)
+        photo = None if isinstance(task, Failed) else task.photo
+        path = str(photo) if isinstance(photo, (str, Path)) else None
+        key = (
+            task.name if isinstance(task, Failed) or task.name is not None else path and os.path.abspath(path)
+        )
+        if not key:
+            raise ValueError(
+                f"task {number} must have a name, for its photo is no path: the name is its row's id; got "
+                f"{shown(given)}"
+            )
+        if key in taken:
+            raise ValueError(f"two tasks have the name {shown(key)}, which is the id of one row")
+        taken.add(key)
+        if key in done:
+            summary.skipped += 1
+            continue
+        paths[key] = path
+        yield replace(task, name=key)
+
+
+def _row_of_result(result: BatchResult, path: str | None, seconds: float) -> dict[str, Any]:
+    masks = []
+    if result.masks is not None and result.iou_scores is not None:
+        size = result.masks.shape[2:]
+        each = zip(result.masks.reshape(-1, *size), result.iou_scores.ravel(), strict=True)
+        masks = [prompted_mask(mask, score) for mask, score in each]
+    return row_of(result.name, path, result.size, masks, seconds, result.error)
