@@ -5,6 +5,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sam2_jax.auto import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForMaskGeneration,
+        AutoProcessor,
+    )
     from sam2_jax.clips.reading import open_clip
     from sam2_jax.compilation import use_compilation_cache
     from sam2_jax.config import (
@@ -18,13 +25,6 @@ if TYPE_CHECKING:
         Sam2VideoPromptEncoderConfig,
         Sam2VisionConfig,
         released_config,
-    )
-    from sam2_jax.image.auto import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModel,
-        AutoModelForMaskGeneration,
-        AutoProcessor,
     )
     from sam2_jax.image.automatic import AutomaticMaskGenerator
     from sam2_jax.image.batch import predict_batch
@@ -64,11 +64,11 @@ _HOMES = {
     "Sam2VideoPromptEncoderConfig": "config",
     "Sam2VisionConfig": "config",
     "released_config": "config",
-    "AutoConfig": "image.auto",
-    "AutoImageProcessor": "image.auto",
-    "AutoModel": "image.auto",
-    "AutoModelForMaskGeneration": "image.auto",
-    "AutoProcessor": "image.auto",
+    "AutoConfig": "auto",
+    "AutoImageProcessor": "auto",
+    "AutoModel": "auto",
+    "AutoModelForMaskGeneration": "auto",
+    "AutoProcessor": "auto",
     "AutomaticMaskGenerator": "image.automatic",
     "predict_batch": "image.batch",
     "Sam2Model": "image.model",

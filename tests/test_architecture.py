@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "processing": {"checks", "atomic", "json_files", "hub", "config"},
     "image": {*_FILES, "compilation", "progress", "config", "model", "checkpoint", "processing"},
     "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
+    "auto": {*_FILES, "config", "checkpoint", "processing", "image", "video"},
     "clips": {*_FILES, "progress", "processing", "video"},
     "scale": {
         *(*_FILES, "progress", "config", "model", "checkpoint"),
@@ -33,11 +34,11 @@ MAY_IMPORT = {
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image", "video"},
     "commands": {
         *(*_FILES, "config", "model", "checkpoint", "processing"),
-        *("image", "video", "clips", "scale", "training"),
+        *("image", "video", "auto", "clips", "scale", "training"),
     },
     "meta": {"checks", "config", "model", "checkpoint", "processing", "image", "video", "clips"},
     "__main__": {"commands"},
-    "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video", "clips"},
+    "__init__": {"compilation", "config", "checkpoint", "processing", "image", "video", "auto", "clips"},
 }
 # Lies in the room of checkpoints and stands below: it knows where files are, and nothing of what is in them.
 HUB = "checkpoint.hub"

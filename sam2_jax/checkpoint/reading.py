@@ -75,6 +75,12 @@ def find_files(folder: HubFolder, layout: str | None = None) -> list[Path]:
     return [folder.file] if folder.file is not None else folder.weights(layout)[1]
 
 
+def has_memory(folder: HubFolder) -> bool:
+    """Whether its tensors are a video model's. Raises ValueError if they are of another network."""
+    with open_tensors(find_files(folder)) as stored:
+        return any(map(is_video_only, _known_names(stored, f"checkpoint {folder.model}")[0]))
+
+
 def read_checkpoint(
     folder: HubFolder,
     files: list[Path] | None = None,

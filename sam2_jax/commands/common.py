@@ -87,8 +87,8 @@ def load_video_model(arguments: argparse.Namespace, dtype: str = "float32") -> "
 
 
 def _is_for_pictures(arguments: argparse.Namespace) -> bool:
+    from sam2_jax.auto import AutoConfig
     from sam2_jax.config import Sam2Config
-    from sam2_jax.image.auto import AutoConfig
 
     with suppress(ValueError):
         return isinstance(

@@ -153,10 +153,15 @@ class Sam2ImageProcessor:
         that cannot be meant, and if the folder cannot be found, a file is broken or asks for another way of
         processing.
         """
-        check_options(options, [*OPTIONS, *LOADING_OPTIONS], "the image processor")
+        check_options(options, cls.loading_options(), "the image processor")
         model, of_hub = read_source(model, options)
         read_options(options)
         return cls.from_folder(HubFolder(model, **of_hub), **options)
+
+    @classmethod
+    def loading_options(cls) -> list[str]:
+        """Names of the arguments of `from_pretrained`, but for the model."""
+        return [*OPTIONS, *LOADING_OPTIONS]
 
     @classmethod
     def from_folder(cls, folder: HubFolder, **options: Any) -> Self:

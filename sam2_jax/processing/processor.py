@@ -59,8 +59,7 @@ class Sam2Processor:
         nothing. Raises ValueError, before anything is fetched, for options that cannot be meant, and if the
         folder cannot be found, a file is broken or asks for another way of processing.
         """
-        own = ("image_processor", "target_size", "point_pad_value")
-        check_options(options, [*OPTIONS, *own, *LOADING_OPTIONS], "the processor")
+        check_options(options, Sam2Processor.loading_options(), "the processor")
         model, of_hub = read_source(model, options)
         read_options(options)
         if target_size is not None and options.get("size") is not None:
@@ -83,6 +82,11 @@ class Sam2Processor:
         if point_pad_value is None:
             point_pad_value = _read_pad_value(values.get("point_pad_value"), f"{path}: ")
         return cls(image_processor.replace(**options, **size), point_pad_value=point_pad_value)
+
+    @classmethod
+    def loading_options(cls) -> list[str]:
+        """Names of the arguments of `from_pretrained`, but for the model."""
+        return [*OPTIONS, "image_processor", "target_size", "point_pad_value", *LOADING_OPTIONS]
 
     def __repr__(self) -> str:
         return f"Sam2Processor({self.image_processor!r}, point_pad_value={self.point_pad_value})"

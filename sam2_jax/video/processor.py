@@ -66,6 +66,11 @@ class Sam2VideoProcessor(Sam2Processor):
         found.video_processor = video_processor
         return found
 
+    @classmethod
+    def loading_options(cls) -> list[str]:
+        """Names of the arguments of `from_pretrained`, but for the model."""
+        return [*super().loading_options(), "video_processor"]
+
     def __repr__(self) -> str:
         return (
             f"Sam2VideoProcessor({self.image_processor!r}, {self.video_processor!r}, "

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import model_of, smallest_config
+from safetensors.numpy import save_file
+from small_models import model_of, random_tensors, smallest_config, smallest_video_config
 
 import sam2_jax
 from sam2_jax import (
@@ -20,14 +21,16 @@ from sam2_jax import (
     Sam2ImageProcessor,
     Sam2Model,
     Sam2Processor,
-    Sam2VideoConfig,
+    Sam2VideoModel,
+    Sam2VideoProcessor,
     Sam2VisionModel,
 )
+from sam2_jax.checkpoint import names
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
 CONFIG = smallest_config(64)
-VIDEO = Sam2VideoConfig.from_dict(CONFIG.to_dict() | {"image_size": 64, "model_type": "sam2_video"})
+VIDEO = smallest_video_config()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_the_forward_example_of_the_documentation(folder: Path) -> None:
     ("config", "kind"),
     [
         (CONFIG, Sam2Model),
-        (VIDEO, Sam2Model),
+        (VIDEO, Sam2VideoModel),
         (CONFIG.vision_config, Sam2VisionModel),
         (CONFIG.vision_config.backbone_config, Sam2HieraDetModel),
     ],
@@ -79,6 +82,28 @@ def test_every_type_has_its_class(config: Any, kind: type, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert AutoConfig.from_pretrained(tmp_path) == config
     assert type(AutoConfig.for_model(config.model_type)) is type(config)
+
+
+def test_a_checkpoint_of_a_video_model(tmp_path: Path) -> None:
+    """Its model is the video model's, for masks of pictures the image model in it; so in transformers."""
+    Sam2VideoModel(VIDEO, names.unflatten(names.to_flax(random_tensors(VIDEO)))).save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is Sam2VideoModel
+    assert type(AutoModel.from_pretrained(tmp_path, config=VIDEO.image_config)) is Sam2Model
+    assert type(AutoModelForMaskGeneration.from_pretrained(tmp_path)) is Sam2Model
+    assert AutoModelForMaskGeneration.from_config(VIDEO).config == VIDEO.image_config
+    processor = AutoProcessor.from_pretrained(tmp_path, target_size=32)
+    assert (type(processor), processor.target_size) == (Sam2VideoProcessor, 32)
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is Sam2ImageProcessor
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "Sam2Processor"}')
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is Sam2Processor
+    (tmp_path / "processor_config.json").unlink()
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is Sam2VideoProcessor
+
+
+def test_of_a_single_file_its_tensors_say_what_it_is(tmp_path: Path) -> None:
+    for config, kind in ((CONFIG, "sam2"), (VIDEO, "sam2_video")):
+        save_file(random_tensors(config), tmp_path / "weights.safetensors")
+        assert AutoModel._type_of(tmp_path / "weights.safetensors", {}) == kind
 
 
 def test_masks_are_not_asked_of_an_encoder() -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam2_jax.checkpoint.hub import HubFolder, take_source
+from sam2_jax.checkpoint.hub import IMAGE_PROCESSOR_FILE, PROCESSOR_FILE, HubFolder, take_source
+from sam2_jax.checkpoint.reading import has_memory
 from sam2_jax.checks import check_options, did_you_mean, shown
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.image.model import Sam2Model
@@ -12,6 +13,8 @@ from sam2_jax.json_files import read_json_object
 from sam2_jax.processing.files import read_source
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.video.model import Sam2VideoModel
+from sam2_jax.video.processor import Sam2VideoProcessor
 
 _CONFIGS: dict[str, Any] = {
     kind.model_type: kind for kind in (Sam2Config, Sam2VideoConfig, Sam2VisionConfig, Sam2HieraDetConfig)
@@ -19,7 +22,8 @@ _CONFIGS: dict[str, Any] = {
 # A video checkpoint holds an image model.
 _PROMPTABLE: dict[str, Any] = {"sam2": Sam2Model, "sam2_video": Sam2Model}
 _MODELS: dict[str, Any] = {
-    **_PROMPTABLE,
+    "sam2": Sam2Model,
+    "sam2_video": Sam2VideoModel,
     "sam2_vision_model": Sam2VisionModel,
     "sam2_hiera_det_model": Sam2HieraDetModel,
 }
@@ -40,7 +44,7 @@ class _Auto:
         """The model_type of a hub id or folder, if it is one of this class's."""
         folder = HubFolder(model, **where)
         if folder.file is not None and folder.find("config.json") is None:
-            return "sam2_video"  # a file of Meta's, which holds all
+            return "sam2_video" if has_memory(folder) else "sam2"
         path = folder.get("config.json")
         return cls._known(read_json_object(path).get("model_type"), str(path))
 
@@ -81,7 +85,11 @@ class AutoConfig(_Auto):
 
 
 class AutoModel(_Auto):
-    """The model of a checkpoint: Sam2Model, Sam2VisionModel or Sam2HieraDetModel."""
+    """The model of a checkpoint: Sam2Model, Sam2VideoModel, Sam2VisionModel or Sam2HieraDetModel.
+
+    Released checkpoints are of the video model; for pictures `AutoModelForMaskGeneration` takes the image
+    model out of them.
+    """
 
     types = _MODELS
 
@@ -93,7 +101,9 @@ class AutoModel(_Auto):
         """
         model, where = take_source(model, options)
         Sam2Model.check_loading(**where, **options)
-        return cls.types[cls._type_of(model, where)].from_pretrained(model, **where, **options)
+        given = getattr(options.get("config"), "model_type", None)
+        kind = cls.types[cls._type_of(model, where) if given is None else cls._known(given, "config")]
+        return kind.from_pretrained(model, **where, **options)
 
     @classmethod
     def from_config(cls, config: Any, **options: Any) -> Any:
@@ -102,7 +112,7 @@ class AutoModel(_Auto):
         if type(config) is not _CONFIGS.get(str(name)):
             raise ValueError(f"config must be a configuration such as Sam2Config(); got {shown(config)}")
         kind = cls.types[cls._known(name, "config")]
-        return kind(config.image_config if isinstance(config, Sam2VideoConfig) else config, **options)
+        return kind(config.part(kind.config_class)[0], **options)
 
 
 class AutoModelForMaskGeneration(AutoModel):
@@ -112,24 +122,38 @@ class AutoModelForMaskGeneration(AutoModel):
 
 
 class AutoProcessor(_Auto):
-    """The processor of a checkpoint: Sam2Processor."""
+    """The processor of a checkpoint: Sam2Processor, or Sam2VideoProcessor, which can do all that it can."""
 
-    kind: ClassVar[Any] = Sam2Processor
+    kinds: ClassVar[tuple[Any, ...]] = (Sam2Processor, Sam2VideoProcessor)
 
     @classmethod
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Any:
         """Read the processor of a hub id or folder; arguments as of its class's `from_pretrained`.
 
-        Raises ValueError if it cannot be found or is of another kind of model.
+        Raises ValueError if it cannot be found or is of another kind of model, and for options that it does
+        not have.
         """
-        processor = cls.kind.from_pretrained(model, **options)  # which checks its options first
+        known = {name for kind in cls.kinds for name in kind.loading_options()}
+        check_options(options, sorted(known), f"{cls.__name__}.from_pretrained")
         model, where = read_source(model, options)
-        if HubFolder(model, **where).find("config.json"):
-            cls._type_of(model, where)
-        return processor
+        return cls._kind_of(model, where).from_pretrained(model, **where, **options)
+
+    @classmethod
+    def _kind_of(cls, model: str | Path, where: dict[str, Any]) -> Any:
+        """The class that the processor's files name, or else that of the model beside them, if any is."""
+        folder = HubFolder(model, **where)
+        kinds = {kind.__name__: kind for kind in cls.kinds}
+        for name in (PROCESSOR_FILE, IMAGE_PROCESSOR_FILE):
+            if path := folder.find(name):
+                named = read_json_object(path).get("processor_class")
+                if isinstance(named, str) and named in kinds:
+                    return kinds[named]
+        if folder.find("config.json") and cls._type_of(model, where) == "sam2_video":
+            return cls.kinds[-1]
+        return cls.kinds[0]
 
 
 class AutoImageProcessor(AutoProcessor):
     """The image processor of a checkpoint: Sam2ImageProcessor."""
 
-    kind = Sam2ImageProcessor
+    kinds = (Sam2ImageProcessor,)
