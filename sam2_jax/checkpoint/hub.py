@@ -71,6 +71,21 @@ def take_source(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any
     return (other if model is None else model), of_hub
 
 
+def beside_embedded(model: str | Path, model_type: str | None) -> Path | None:
+    """Where the embedded video model's own files are, if that is meant; all else is the image model's.
+
+    Raises ValueError where the package comes without one.
+    """
+    if model != EMBEDDED or model_type != "sam2_video":
+        return None
+    if not EMBEDDED_VIDEO_MODEL.is_dir():
+        raise ValueError(
+            f"this package comes without a model for clips: {shown(EMBEDDED)} is one for pictures, for "
+            f"Sam2Model. Name a hub id, such as {next(iter(RELEASED_MODELS))}, or a folder"
+        )
+    return EMBEDDED_VIDEO_MODEL
+
+
 def is_reachable(seconds: float = 3.0) -> bool:
     """Whether the hub answers at all, within this time; a download would try again and again."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import EMBEDDED, EMBEDDED_VIDEO_MODEL, WEIGHT_FILES, HubFolder
+from sam2_jax.checkpoint.hub import WEIGHT_FILES, HubFolder, beside_embedded
 from sam2_jax.checkpoint.layouts import is_of_sam2, layout_of, unwrapped
 from sam2_jax.checkpoint.meta_names import detect_config, to_transformers
 from sam2_jax.checkpoint.names import FOURIER, Tensors, is_video_only
@@ -27,7 +27,7 @@ from sam2_jax.config import (
     read_config_of,
 )
 from sam2_jax.config.base import BaseConfig
-from sam2_jax.config.files import CONFIG_FILE
+from sam2_jax.config.files import CONFIG_FILE, config_file
 
 # Every checkpoint contains what stands behind it in this list.
 _CHECKPOINTS: tuple[type[BaseConfig], ...] = (
@@ -100,10 +100,11 @@ def read_checkpoint(
     """
     source = f"checkpoint {folder.model}"
     whole = config
-    beside = _beside_embedded(folder, kind)
+    model_type = None if kind is None else kind.model_type
     if whole is None and folder.file is None:
-        whole = _read_config(beside / CONFIG_FILE if beside else folder.get(CONFIG_FILE), kind)
+        whole = _read_config(config_file(folder, model_type), kind)
     files = find_files(folder, layout) if files is None else files
+    beside = beside_embedded(folder.model, model_type)
     others = [beside / WEIGHT_FILES["flax"]] if beside else []
     with open_tensors(files) as stored, open_tensors(others) as changed:
         tensors, layout = _known_names(stored | changed, source)
@@ -123,12 +124,6 @@ def read_checkpoint(
         dtype = kept if dtype is None else np.dtype(dtype)
         dtypes = dict.fromkeys(flat, dtype) | {FOURIER: np.dtype(np.float32)}
         return Checkpoint(read_numbers(flat, dtypes, source), network, dtype, kept, layout)
-
-
-def _beside_embedded(folder: HubFolder, kind: type[BaseConfig] | None) -> Path | None:
-    """Where the embedded video model's own tensors are, if that is meant; others are the image model's."""
-    is_meant = folder.model == EMBEDDED and kind is Sam2VideoConfig
-    return EMBEDDED_VIDEO_MODEL if is_meant and EMBEDDED_VIDEO_MODEL.is_dir() else None
 
 
 def _read_config(path: Path, kind: type[BaseConfig] | None) -> BaseConfig:

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from sam2_jax.checkpoint.hub import HUB_OPTIONS, TRANSFORMERS_NAME, HubFolder, take_source
+from sam2_jax.checkpoint.hub import (
+    HUB_OPTIONS,
+    TRANSFORMERS_NAME,
+    HubFolder,
+    beside_embedded,
+    take_source,
+)
 from sam2_jax.checks import check_options, shown
 from sam2_jax.json_files import read_json, to_json, write_json
 
@@ -59,7 +65,7 @@ class ConfigInFiles:
         check_options(options, cls.loading_options(), f"{cls.__name__}.from_pretrained")
         model, where = take_source(model, options)
         options.pop("trust_remote_code", None)
-        found: Self = read_config_of(HubFolder(model, **where).get(CONFIG_FILE), cls)
+        found: Self = read_config_of(config_file(HubFolder(model, **where), cls.model_type), cls)
         return cls.from_dict(found.to_dict(), **options) if options else found
 
     @classmethod
@@ -83,6 +89,12 @@ class ConfigInFiles:
     def to_json_file(self, json_file: str | Path, use_diff: bool = False) -> None:
         """Write `to_json_string` to a file. Raises ValueError if it cannot be written."""
         write_json(json_file, json.loads(self.to_json_string(use_diff)))
+
+
+def config_file(folder: HubFolder, model_type: str | None) -> Path:
+    """Where the config.json of a model of this type lies. Raises ValueError without one."""
+    beside = beside_embedded(folder.model, model_type)
+    return beside / CONFIG_FILE if beside else folder.get(CONFIG_FILE)
 
 
 def read_config_of(path: str | Path, *kinds: type) -> Any:
