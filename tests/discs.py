@@ -28,28 +28,30 @@ class Discs(Sam2Model):
         min_score: float | None = None,
         **_: Any,
     ) -> Sam2ImageSegmentationOutput:
-        brightness = float(np.mean(pixel_values if image_embeddings is None else image_embeddings))
+        given = pixel_values if image_embeddings is None else image_embeddings
+        brightness = np.asarray(given).mean(axis=(1, 2, 3))[:, None, None]
         if input_points is None and input_boxes is None:
-            input_points = np.zeros((1, 1, 1, 2))
+            input_points = np.zeros((len(brightness), 1, 1, 2))
         if input_points is None:
-            clicks = np.asarray(input_boxes)[0].reshape(-1, 2, 2).mean(axis=1) / 4
+            boxes = np.asarray(input_boxes)
+            clicks = boxes.reshape(*boxes.shape[:2], 2, 2).mean(axis=2) / 4
         else:
-            clicks = np.asarray(input_points)[0, :, 0] / 4
+            clicks = np.asarray(input_points)[:, :, 0] / 4
         if input_masks is not None:
-            logits = 1.5 * np.asarray(input_masks)[0, :, None]
-            scores = 0.5 + 0.4 * np.sin(logits.sum(axis=(2, 3)))
+            logits = 1.5 * np.asarray(input_masks)[:, :, None]
+            scores = 0.5 + 0.4 * np.sin(logits.sum(axis=(3, 4)))
         else:
             y, x = np.mgrid[:32, :32]
-            distance = np.hypot(x - clicks[:, 0, None, None], y - clicks[:, 1, None, None])
-            radius = np.array([3, 6, 12]) + np.sin(clicks.sum(axis=1, keepdims=True) + brightness)
-            slope = 1.5 + np.cos(clicks[:, :1] * [3, 5, 7])
-            logits = slope[..., None, None] * (radius[..., None, None] - distance[:, None])
-            scores = 0.5 + 0.4 * np.sin(clicks[:, :1] * [5, 7, 9] + clicks[:, 1:] + brightness)
+            distance = np.hypot(x - clicks[..., 0, None, None], y - clicks[..., 1, None, None])
+            radius = np.array([3, 6, 12]) + np.sin(clicks.sum(axis=2, keepdims=True) + brightness)
+            slope = 1.5 + np.cos(clicks[..., :1] * [3, 5, 7])
+            logits = slope[..., None, None] * (radius[..., None, None] - distance[:, :, None])
+            scores = 0.5 + 0.4 * np.sin(clicks[..., :1] * [5, 7, 9] + clicks[..., 1:] + brightness)
         if not multimask_output:
-            logits, scores = logits[:, :1], scores[:, :1]
+            logits, scores = logits[:, :, :1], scores[:, :, :1]
         if min_score is not None:
-            logits = np.where((scores > min_score).any(axis=1)[:, None, None, None], logits, NO_MASK)
-        logits, scores = (jnp.asarray(a[None], jnp.float32) for a in (logits, scores))
+            logits = np.where((scores > min_score).any(axis=2)[..., None, None, None], logits, NO_MASK)
+        logits, scores = (jnp.asarray(a, jnp.float32) for a in (logits, scores))
         return Sam2ImageSegmentationOutput(scores, logits, object_score_logits=None, image_embeddings=None)
 
     def get_image_embeddings(self, pixel_values: Any) -> Any:

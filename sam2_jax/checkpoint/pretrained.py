@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import get_opaque_trace_state
+from jax.sharding import Mesh
 
+from sam2_jax import devices
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.files import write_checkpoint
 from sam2_jax.checkpoint.hub import HUB_OPTIONS, WEIGHT_FILES, HubFolder
@@ -51,10 +53,20 @@ def _apply(
     return module.apply({"params": params}, *inputs, method=method, mutable=list(record), **dict(options))
 
 
+@partial(jax.jit, static_argnames=("mesh", "module", "method", "record", "options"))
+def _apply_on_each(mesh: Mesh, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
+    """The same on each device of a mesh, for its part of the batch."""
+    return devices.on_each(mesh, partial(_apply, module, **options), params, inputs)
+
+
 class PretrainedModel(Generic[Config]):
     """`config`, `params` and `module`, a pure Flax module, for direct use; loads, saves, compiles calls."""
 
     config_class: ClassVar[Any]
+    # Methods of the module whose inputs and results all have the batch as their first axis.
+    _of_batches: ClassVar[frozenset[str]] = frozenset()
+    # The devices that share the work, if there are several.
+    mesh: Mesh | None = None
 
     def __init__(
         self,
@@ -256,15 +268,13 @@ class PretrainedModel(Generic[Config]):
         Returns its result and what modules sowed into the collections to record. Under a transformation of
         JAX it takes part in that, unless all it works on is known: then it is computed at once.
         """
+        how = {"method": method, "record": record, "options": tuple(sorted(options.items()))}
         with computed_at_once(self.params, inputs):
-            return _apply(
-                self.module,
-                self.params,
-                *inputs,
-                method=method,
-                record=record,
-                options=tuple(sorted(options.items())),
-            )
+            if method in self._of_batches and devices.divides(self.mesh, inputs):
+                assert self.mesh is not None
+                inputs = devices.placed(self.mesh, inputs)
+                return _apply_on_each(self.mesh, self.module, self.params, *inputs, **how)
+            return _apply(self.module, self.params, *inputs, **how)
 
 
 def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:

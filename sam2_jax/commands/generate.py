@@ -33,6 +33,13 @@ _GENERATE_OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("max_hole_area", number, "fill holes of up to so many pixels of the network's masks (default: 0)"),
 )
 
+# What changes how fast it goes, and how much memory it takes.
+_MACHINE_OPTIONS = (
+    ("batch_size", "photos, or crops, encoded together (default: one on each device)"),
+    ("devices", "devices that share the work (default: all there are)"),
+    ("readers", "threads that open and resize photos (default: one for each core)"),
+)
+
 
 def add_generate(commands: Any) -> None:
     """Add the command's arguments."""
@@ -70,6 +77,9 @@ def add_generate(commands: Any) -> None:
     for name, kind, meaning in _GENERATE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         generate.add_argument(option, type=kind, metavar="N", dest=name, help=meaning)
+    for name, meaning in _MACHINE_OPTIONS:
+        option = f"--{name.replace('_', '-')}"
+        generate.add_argument(option, type=whole, metavar="N", dest=name, help=meaning)
     add_max_pixels(generate)
     add_quiet(generate)
     generate.set_defaults(run=generate_masks)
@@ -80,21 +90,30 @@ def generate_masks(arguments: argparse.Namespace) -> int:
 
     What can be wrong with the input is found before the model is loaded.
     """
+    import jax
+
     from sam2_jax.clips.tables import import_pyarrow
+    from sam2_jax.devices import mesh_of
     from sam2_jax.image.annotate import find_photos
     from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.image.batch import read_batch_size, read_readers
     from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
 
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     MaskGenerationOptions(**merge_options(PRESETS[arguments.preset or "meta"], options))
+    if arguments.batch_size is not None:
+        read_batch_size(arguments.batch_size, 1)
+    read_readers(arguments.readers)
     check_model(arguments)
     photos = find_photos(arguments.photos, of_one_name=arguments.rows)
     check_writable(arguments.output, is_folder=True)
     if arguments.rows:
         import_pyarrow()
 
-    model = load_model(arguments, arguments.dtype)
+    devices = len(jax.local_devices()) if arguments.devices is None else arguments.devices
+    mesh_of(devices)
+    model = load_model(arguments, arguments.dtype).on_devices(devices)
     generator = AutomaticMaskGenerator(model, arguments.preset, **options)
     start = time.perf_counter()
     done = _find(generator, photos, arguments)
@@ -116,6 +135,7 @@ def _find(
 ) -> "Summary":
     """Find the masks and write them, as files or as rows."""
     about: dict[str, Any] = {"model_name": str(arguments.model), "progress": not arguments.quiet}
+    about |= {"batch_size": arguments.batch_size, "readers": arguments.readers}
     if arguments.rows:
         from sam2_jax.scale.pictures import generate_rows
 

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from PIL import Image
 
 from sam2_jax.atomic import check_writable, write_together
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
+from sam2_jax.image.batch import read_readers
 from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
 from sam2_jax.image.made_of import made_of
 from sam2_jax.processing.drawing import MAX_LABELS, palette_image, tint
@@ -103,6 +104,8 @@ def annotate(
     *,
     model_name: str = "",
     draw: bool = True,
+    batch_size: int | None = None,
+    readers: int | None = None,
     progress: bool = True,
 ) -> Summary:
     """Find the masks of photos and write them to a folder; what was done before is not done again.
@@ -115,7 +118,8 @@ def annotate(
     What is there is a photo's result if it was made of the same bytes, by the same weights, with the same
     settings, wherever photo and model lie now and whatever the model is called; if not, it is made anew. A
     photo at fault is noted and does not stop the rest; what the folder has of another picture of its name is
-    removed. model_name is recorded. progress shows bars. Raises ValueError if the folder cannot be written.
+    removed. model_name is recorded. batch_size, readers: as of `AutomaticMaskGenerator.find_each`. progress
+    shows bars. Raises ValueError if the folder cannot be written.
     """
     check_writable(output, is_folder=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -126,47 +130,79 @@ def annotate(
     several = progress and len(photos) > 1
     with (
         progress_bar(total=len(photos), desc="photos", unit="photo", show=several) as bar,
-        ThreadPoolExecutor(1) as writer,
+        _Writer() as writer,
     ):
-        writing: Future[None] | None = None
-        for photo in read_ahead(results.look, photos):
-            try:
-                work = _work(generator, photo, results, summary, progress)
-            except ValueError as error:  # unreadable, or too small for so many layers of crops
-                summary.failed[photo.path] = str(error)
-                work = partial(results.remove, photo) if photo.is_outdated else None
+
+        def done(work: Callable[[], None] | None) -> None:
             if work is not None:
-                if writing:
-                    writing.result()
-                writing = writer.submit(work)
+                writer.begin(work)
             bar.update()
             bar.set_postfix(masks=summary.masks, failed=len(summary.failed), refresh=False)
-        if writing:
-            writing.result()
+
+        searched: deque[_Photo] = deque()
+
+        def to_search(looked: Iterable[_Photo]) -> Iterator[np.ndarray]:
+            """The pictures whose masks are to be found; other photos are done with at once."""
+            for photo in looked:
+                try:
+                    is_needed = _count(generator, photo, summary)
+                except ValueError as error:  # unreadable, or too small for so many layers of crops
+                    summary.failed[photo.path] = str(error)
+                    done(partial(results.remove, photo) if photo.is_outdated else None)
+                    continue
+                if is_needed:
+                    searched.append(photo)
+                    assert photo.picture is not None
+                    yield photo.picture
+                else:
+                    again = photo.record and partial(results.write, photo, photo.record["annotations"])
+                    done(again or None)
+
+        looked = read_ahead(results.look, photos, threads=read_readers(readers))
+        found_each = generator.find_each(
+            to_search(looked), batch_size=batch_size, readers=readers, progress=progress
+        )
+        for found in found_each:
+            photo = searched.popleft()
+            summary.photos += 1
+            summary.renewed += photo.is_outdated
+            summary.masks += len(found)
+            annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
+            done(partial(results.write, photo, annotations))
     summary.kinds = gather(output)
     return summary
 
 
-def _work(
-    generator: AutomaticMaskGenerator, photo: "_Photo", results: "_Results", summary: Summary, progress: bool
-) -> Callable[[], None] | None:
-    """Find and count a photo's masks; returns what writes them. Raises ValueError for a photo at fault."""
+def _count(generator: AutomaticMaskGenerator, photo: "_Photo", summary: Summary) -> bool:
+    """Whether a photo's masks are to be found; if they were before, they are counted. Raises ValueError."""
     if photo.problem is not None:
         raise ValueError(photo.problem)
-    if photo.picture is None:
-        summary.skipped += 1
-        summary.masks += photo.masks
-        return None
-    if photo.record is not None:
-        summary.skipped += 1
-        summary.masks += photo.masks
-        return partial(results.write, photo, photo.record["annotations"])
-    found = generator.find(photo.picture, progress)
-    summary.photos += 1
-    summary.renewed += photo.is_outdated
-    summary.masks += len(found)
-    annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
-    return partial(results.write, photo, annotations)
+    if photo.picture is not None and photo.record is None:
+        generator.search(photo.picture)
+        return True
+    summary.skipped += 1
+    summary.masks += photo.masks
+    return False
+
+
+class _Writer:
+    """Writes in a thread, one photo while the next one's masks are looked for."""
+
+    def __enter__(self) -> "_Writer":
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        return self
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Write, once the last is written."""
+        if self._writing:
+            self._writing.result()
+        self._writing = self._thread.submit(work)
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        with self._thread:
+            if self._writing and kind is None:
+                self._writing.result()
 
 
 @dataclass(frozen=True)

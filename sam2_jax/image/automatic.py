@@ -5,7 +5,8 @@ mask-generation pipeline.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 
 from sam2_jax.checks import check_options, read_flag, shown
 from sam2_jax.image.arguments import check_processor
-from sam2_jax.image.clicks import batches_of_clicks, decode_clicks
+from sam2_jax.image.batch import read_batch_size, read_readers
+from sam2_jax.image.clicks import batches_of_clicks, clicks_of_each, decode_clicks
 from sam2_jax.image.generation_options import OPTION_NAMES, PRESETS, MaskGenerationOptions, merge_options
 from sam2_jax.image.model import Sam2Model
+from sam2_jax.image.views import Search, View, batches_of_views
 from sam2_jax.processing.boxes import xyxy_to_xywh
 from sam2_jax.processing.candidates import Candidate, best_of_crop, best_of_crops, clean, judge
 from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
 from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes
 from sam2_jax.processing.images import in_float
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.processing.rle import convert_rle, decode_rle, rle_area
 from sam2_jax.progress import progress_bar
 
@@ -117,9 +121,10 @@ class AutomaticMaskGenerator:
     def __repr__(self) -> str:
         return f"AutomaticMaskGenerator({self.model!r}, {self.options!r}, {self.output_mode!r})"
 
-    def compile(self, progress: bool = False) -> dict[str, float]:
+    def compile(self, progress: bool = False, batch_size: int | None = None) -> dict[str, float]:
         """Compile ahead of time what `generate` will run with these options; as `Sam2Model.compile`."""
-        return self.model.compile(uses="generate", progress=progress, generator_options=self.options)
+        sizes = read_batch_size(batch_size, self.model.device_count)
+        return self.model.compile(sizes, uses="generate", progress=progress, generator_options=self.options)
 
     def generate(self, photo: Any, progress: bool = False) -> list[dict[str, Any]]:
         """Find the masks of a photo: a path, PIL image or array; returns a record of each, the best first.
@@ -133,63 +138,107 @@ class AutomaticMaskGenerator:
 
     def find(self, photo: Any, progress: bool = False) -> list[GeneratedMask]:
         """As `generate`, with the masks as objects."""
-        progress = read_flag("progress", progress)
-        picture = self.processor.image_processor.read_8_bits(photo)
-        size = picture.shape[:2]
-        options = self.options
-        layers = [
-            layer_boxes(size, layer, options.crop_overlap_ratio) for layer in range(options.crop_n_layers + 1)
-        ]
-        grids = [options.grid(layer) for layer in range(len(layers))]
-        crops = [(box, grid) for boxes, grid in zip(layers, grids, strict=True) for box in boxes]
-        total = sum(len(grid) for _, grid in crops)
-        chosen: list[GeneratedMask] = []
-        with progress_bar(total=total, desc="masks", unit="point", leave=None, show=progress) as bar:
-            for box, grid in crops:
-                found: list[Candidate] = []
-                for candidates, points in self._candidates(picture, box, grid):
-                    found += candidates
-                    bar.update(points)
-                    # Good enough so far; of those that overlap, one will be chosen.
-                    bar.set_postfix(candidates=len(chosen) + len(found), refresh=False)
-                best = best_of_crop(found, options.box_nms_thresh)
-                chosen += [self._draw(candidate, size) for candidate in best]
-        if len(crops) > 1:
-            chosen = best_of_crops(chosen, options.crop_nms_thresh)
-        return self._clean(chosen) if options.min_mask_region_area > 0 else chosen
+        (found,) = self.find_each([photo], progress=progress)
+        return found
 
-    def _candidates(
-        self, picture: np.ndarray, crop: Box, grid: np.ndarray
-    ) -> Iterator[tuple[list[Candidate], int]]:
-        """The masks good enough of a crop, and for how many of its points, batch by batch.
+    def generate_each(self, photos: Iterable[Any], **options: Any) -> Iterator[list[dict[str, Any]]]:
+        """As `generate`, of many photos, in order; options as of `find_each`."""
+        return (
+            [each.record(self.output_mode) for each in found] for found in self.find_each(photos, **options)
+        )
 
-        While one batch is judged the network is at the next.
+    def find_each(
+        self,
+        photos: Iterable[Any],
+        *,
+        batch_size: int | None = None,
+        readers: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[list[GeneratedMask]]:
+        """Find the masks of many photos; yields those of each, in order.
+
+        photos: as of `generate`, taken as they are needed. batch_size: how many of them, or of their crops,
+        are encoded together, and clicked on together with points_per_batch clicks on a device; raised to a
+        multiple of the model's devices (`Sam2Model.on_devices`), and by default one for each. readers:
+        threads that open and resize photos, by default one for each core. progress shows a bar of the photos
+        at work. Raises ValueError for a photo that cannot be read.
         """
-        x0, y0, x1, y1 = crop
-        cut = picture[y0:y1, x0:x1]
-        pixels = self.processor(images=in_float(cut) if self.options.resize_in_float else cut)["pixel_values"]
-        embeddings = self.model.get_image_embeddings(pixels)
-        scale = np.array(pixels.shape[2:0:-1])
-        waiting: deque[tuple[np.ndarray, Any]] = deque()
-        for points in batches_of_clicks(grid, self.options.points_per_batch):
-            decoded = decode_clicks(self.model, embeddings, points * scale, **self.options.of_decoder())
-            waiting.append((points, decoded))
-            if len(waiting) > 1:
-                yield self._judge(picture, crop, *waiting.popleft())
-        while waiting:
-            yield self._judge(picture, crop, *waiting.popleft())
+        progress = read_flag("progress", progress)
+        size = read_batch_size(batch_size, self.model.device_count)
+        return self._find_each(photos, size, min(read_readers(readers), size), progress)
 
-    def _judge(
-        self, picture: np.ndarray, crop: Box, points: np.ndarray, decoded: tuple[Any, Any]
-    ) -> tuple[list[Candidate], int]:
-        """Of a batch's masks, those of enough score and stability whose box the crop does not cut off."""
+    def _find_each(
+        self, photos: Iterable[Any], size: int, readers: int, progress: bool
+    ) -> Iterator[list[GeneratedMask]]:
+        read = read_ahead(self.processor.image_processor.read_8_bits, photos, threads=readers)
+        batches = batches_of_views(map(self.search, read), size, self._pixels, readers)
+        with (
+            closing(read),
+            closing(batches),
+            progress_bar(desc="masks", unit="point", leave=None, show=progress) as bar,
+        ):
+            for views, points, decoded, is_last in _one_late(self._decoded(batches)):
+                searches = {view.search: None for view in views}
+                if not any(search.is_begun for search in searches):
+                    bar.reset(total=sum(self._count_points(search) for search in searches))
+                self._judge(views, points, decoded)
+                bar.update(len(points) * len(views))
+                # Good enough so far; of those that overlap, one will be chosen.
+                candidates = sum(len(search.chosen) for search in searches) + sum(len(v.found) for v in views)
+                bar.set_postfix(candidates=candidates, refresh=False)
+                if is_last:
+                    yield from self._finish(views)
+
+    def search(self, picture: np.ndarray) -> Search:
+        """The crops of a picture, uint8 [H, W, 3]. Raises ValueError if it is too small for the layers."""
+        layers = range(self.options.crop_n_layers + 1)
+        ratio = self.options.crop_overlap_ratio
+        return Search(picture, [layer_boxes(picture.shape[:2], layer, ratio) for layer in layers])
+
+    def _count_points(self, search: Search) -> int:
+        return sum(len(boxes) * len(self.options.grid(layer)) for layer, boxes in enumerate(search.layers))
+
+    def _pixels(self, view: View) -> np.ndarray:
+        """A view as the network takes it, [H, W, 3]."""
+        x0, y0, x1, y1 = view.box
+        cut = view.search.picture[y0:y1, x0:x1]
+        inputs = self.processor(images=in_float(cut) if self.options.resize_in_float else cut)
+        pixels: np.ndarray = inputs["pixel_values"][0]
+        return pixels
+
+    def _decoded(
+        self, batches: Iterable[tuple[list[View], np.ndarray]]
+    ) -> Iterator[tuple[list[View], np.ndarray, tuple[Any, Any], bool]]:
+        """Views, points [N, 2] clicked on in each, masks and scores of these, whether they are the last."""
+        for views, pixels in batches:
+            embeddings = self.model.get_image_embeddings(pixels)
+            scale = np.array(pixels.shape[2:0:-1])
+            most = clicks_of_each(self.options.points_per_batch, len(pixels), self.model.device_count)
+            clicks = batches_of_clicks(self.options.grid(views[0].layer), most)
+            for i, points in enumerate(clicks, 1):
+                decoded = decode_clicks(self.model, embeddings, points * scale, **self.options.of_decoder())
+                yield views, points, decoded, i == len(clicks)
+
+    def _judge(self, views: list[View], points: np.ndarray, decoded: tuple[Any, Any]) -> None:
+        """Keep what is good enough of the masks of a run of the decoder."""
         options = self.options
         count = self.model.config.mask_decoder_config.num_multimask_outputs if options.multimask_output else 1
-        logits, scores = (np.asarray(x) for x in decoded)
-        logits = logits.reshape(-1, count, *logits.shape[3:])[: len(points)]
-        scores = scores.reshape(-1, count)[: len(points)]
-        x0, y0, x1, y1 = crop
-        height, width = picture.shape[:2]
+        masks, scores = (np.asarray(x) for x in decoded)
+        for view, logits, predicted in zip(views, masks, scores, strict=False):  # the rest fills the batch up
+            logits = logits.reshape(-1, count, *logits.shape[2:])[: len(points)]
+            view.found += self._good(view, points, logits, predicted.reshape(-1, count)[: len(points)])
+            view.search.is_begun = True
+
+    def _good(
+        self, view: View, points: np.ndarray, logits: np.ndarray, scores: np.ndarray
+    ) -> list[Candidate]:
+        """The masks of enough score and stability whose box the crop does not cut off.
+
+        points [N, 2] in parts of the view, logits [N, M, h, w], scores [N, M].
+        """
+        options = self.options
+        x0, y0, x1, y1 = view.box
+        height, width = view.search.picture.shape[:2]
         corner = np.array([x0, y0, x0, y0])
         least = options.pred_iou_thresh if options.pred_iou_thresh > 0 else -np.inf
         found = []
@@ -203,11 +252,28 @@ class AutomaticMaskGenerator:
             if options.stability_score_thresh > 0 and stability < options.stability_score_thresh:
                 continue
             box = box + corner
-            if is_near_crop_edge(box, crop, (0, 0, width, height)):
+            if is_near_crop_edge(box, view.box, (0, 0, width, height)):
                 continue
             x, y = points[i] * (x1 - x0, y1 - y0) + (x0, y0)
-            found.append(Candidate(mask, float(scores[i, j]), (float(x), float(y)), stability, box, crop))
-        return found, len(points)
+            # A copy, for otherwise the few good masks would keep all of a run in memory.
+            found.append(
+                Candidate(mask.copy(), float(scores[i, j]), (float(x), float(y)), stability, box, view.box)
+            )
+        return found
+
+    def _finish(self, views: list[View]) -> Iterator[list[GeneratedMask]]:
+        """Choose among what was found in views; yields the masks of the photos that are then done."""
+        for view in views:
+            search = view.search
+            best = best_of_crop(view.found, self.options.box_nms_thresh)
+            search.chosen += [self._draw(candidate, search.picture.shape[:2]) for candidate in best]
+            view.found = []
+            search.left -= 1
+            if search.left == 0:
+                chosen: list[GeneratedMask] = search.chosen
+                if len(search.layers) > 1:
+                    chosen = best_of_crops(chosen, self.options.crop_nms_thresh)
+                yield self._clean(chosen) if self.options.min_mask_region_area > 0 else chosen
 
     def _draw(self, candidate: Candidate, size: tuple[int, int]) -> GeneratedMask:
         """What was chosen in a crop, in a photo of (height, width)."""
@@ -226,6 +292,16 @@ class AutomaticMaskGenerator:
         threshold = max(options.box_nms_thresh, options.crop_nms_thresh)
         cleaned = clean([each.rle for each in chosen], options.min_mask_region_area, threshold)
         return [replace(chosen[i], rle=rle, box=box) for i, rle, box in cleaned]
+
+
+def _one_late(items: Iterable[Any]) -> Iterator[Any]:
+    """The same, each when the next one is under way."""
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _floats(box: np.ndarray) -> tuple[float, float, float, float]:

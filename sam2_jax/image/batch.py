@@ -1,13 +1,13 @@
 """`predict_batch`: many photos with any number of prompted objects each, in bounded memory.
 
-While the device works on one batch, a thread opens and resizes the photos of the next, and the caller looks
-at the results of the one before.
+While the devices work on one batch, threads open and resize the photos of the next, and the caller looks at
+the results of the one before.
 """
 
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.checks import cut, read_whole, shown
+from sam2_jax.devices import even_batch, one_of_each
 from sam2_jax.image.arguments import bucket, check_flag, check_processor, pad_prompts
 from sam2_jax.image.prompt_masks import read_masks
 from sam2_jax.image.promptable import PromptableModel
@@ -26,6 +27,7 @@ from sam2_jax.json_files import read_json
 from sam2_jax.processing.images import pictures_in
 from sam2_jax.processing.photo_prompts import Size, read_objects
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.processing.read_ahead import read_ahead
 
 PROMPTS_FILE = "prompts.json"
 
@@ -33,6 +35,7 @@ PROMPTS_FILE = "prompts.json"
 _OBJECTS_TOGETHER = 64
 # So many photos, ready for the network, no memory holds.
 _MOST_PHOTOS = 4096
+_MOST_READERS = 256
 _LARGEST_PROMPTS = 2**28  # bytes
 
 
@@ -113,7 +116,9 @@ def predict_batch(
     work: str | Path | Iterable["Task | Failed | Mapping[str, Any]"],
     *,
     processor: Sam2Processor | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
+    devices: Any = None,
+    readers: int | None = None,
     multimask_output: bool = False,
     progress: bool = True,
     total: int | None = None,
@@ -126,9 +131,12 @@ def predict_batch(
     needed, at most three batches ahead; or a folder, whose pictures (not those of folders in it) are
     segmented by name as its prompts.json says: {"truck.jpg": {"points": ..., "labels": ..., "boxes": ...}},
     as in `Task`. A picture without an entry is an error of that picture, as is an entry without a picture.
-    processor: the model's own if None. batch_size: photos encoded together. multimask_output: three masks
-    for each object, or the one the network stands by. progress: draw a bar to stderr; total: number of
-    photos, if work does not tell. post_processing: options of `Sam2Processor.post_process_masks`.
+    processor: the model's own if None. batch_size: photos encoded together, raised to a multiple of the
+    devices; by default one on each. devices: among which a batch is divided, a number or a list of them; None
+    for those of the model. readers: threads that open and resize photos, by default one for each core, of the
+    photos of a batch. multimask_output: three masks for each object, or the one the network stands by.
+    progress: draw a bar to stderr; total: number of photos, if work does not tell. post_processing: options
+    of `Sam2Processor.post_process_masks`.
 
     on_error="report": a photo that cannot be read, or has prompts that cannot be meant, yields its error, the
     rest goes on, and a warning at the end counts them; on_error="raise": ValueError, naming the photo.
@@ -136,7 +144,10 @@ def predict_batch(
     """
     if not isinstance(on_error, str) or on_error not in ("report", "raise"):
         raise ValueError(f"on_error must be 'report' or 'raise'; got {shown(on_error)}")
-    batch_size = read_whole("batch_size", batch_size, 1, _MOST_PHOTOS)
+    if devices is not None:
+        model = model.on_devices(devices)
+    batch_size = read_batch_size(batch_size, model.device_count)
+    readers = min(read_readers(readers), batch_size)
     multimask_output = check_flag("multimask_output", multimask_output, False)
     progress = check_flag("progress", progress, True)
     total = None if total is None else read_whole("total", total, 0)
@@ -152,19 +163,31 @@ def predict_batch(
     if total is None and isinstance(tasks, Sized):
         total = len(tasks)
     batches = _Batches(model, processor, batch_size, multimask_output, post_processing)
-    return _run(batches, iter(tasks), total, progress, on_error)
+    return _run(batches, tasks, readers, total, progress, on_error)
+
+
+def read_batch_size(batch_size: Any, devices: int) -> int:
+    """Photos of a batch: a multiple of the devices, None for one on each. Raises ValueError."""
+    size = devices if batch_size is None else read_whole("batch_size", batch_size, 1, _MOST_PHOTOS)
+    return even_batch(size, devices)
+
+
+def read_readers(readers: Any) -> int:
+    """Threads that open and resize photos, by default one for each core. Raises ValueError."""
+    if readers is not None:
+        return read_whole("readers", readers, 1, _MOST_READERS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MOST_READERS)
 
 
 def _run(
-    batches: "_Batches", tasks: Iterator[Any], total: int | None, progress: bool, on_error: str
+    batches: "_Batches", tasks: Iterable[Any], readers: int, total: int | None, progress: bool, on_error: str
 ) -> Iterator[BatchResult]:
     failed: list[Failed] = []
     done = 0
-    with (
-        ThreadPoolExecutor(1, "sam2-jax-batch") as thread,
-        tqdm(total=total, unit="photo", disable=not progress) as bar,
-    ):
-        for photo, outputs in _pipeline(batches, enumerate(tasks), thread):
+    prepared = read_ahead(batches.prepare, enumerate(tasks), threads=readers, ahead=batches.size)
+    with closing(prepared), tqdm(total=total, unit="photo", disable=not progress) as bar:
+        for photo, outputs in _pipeline(batches, prepared):
             done += 1
             if isinstance(photo, Failed):
                 if on_error == "raise":
@@ -182,24 +205,15 @@ def _run(
 
 
 def _pipeline(
-    batches: "_Batches", tasks: Iterator[tuple[int, Any]], thread: ThreadPoolExecutor
+    batches: "_Batches", prepared: Iterator[tuple[_Photo, list[np.ndarray]]]
 ) -> Iterator[tuple[_Photo, _Outputs | None]]:
-    """Prepare in the thread, launch on the device, hand on what is done: three batches at a time at most."""
-
-    def prepare_next() -> Future[tuple[list[_Photo], np.ndarray | None]] | None:
-        taken = list(islice(tasks, batches.size))
-        return thread.submit(batches.prepare, taken) if taken else None
-
-    preparing = prepare_next()
+    """Launch batches on the devices, hand on what is done: three batches at a time at most."""
     launched: list[tuple[_Photo, _Outputs | None]] = []
-    while preparing or launched:
-        current = []
-        if preparing:
-            current = batches.launch(*preparing.result())
-            preparing = prepare_next()
-        # The device is busy with the current batch from here on, while the last one's results are used.
+    while current := batches.launch(list(islice(prepared, batches.size))):
+        # The devices are busy with the current batch from here on, while the last one's results are used.
         yield from launched
         launched = current
+    yield from launched
 
 
 @dataclass(frozen=True)
@@ -212,21 +226,9 @@ class _Batches:
     multimask_output: bool
     post_processing: Mapping[str, Any]
 
-    def prepare(self, tasks: list[tuple[int, Any]]) -> tuple[list[_Photo], np.ndarray | None]:
-        """Read numbered tasks, and return them with the pixels [size, H, W, 3] of those without fault.
-
-        The last photo fills the places that are left, so that every batch is as large and nothing is
-        compiled again. Without any photo, pixels are None.
-        """
-        photos, pixels = [], []
-        for number, task in tasks:
-            photo, its_pixels = self._prepare(number, task)
-            photos.append(photo)
-            pixels += its_pixels
-        pixels += pixels[-1:] * (self.size - len(pixels))
-        return photos, np.stack(pixels) if pixels else None
-
-    def _prepare(self, number: int, task: Any) -> tuple[_Photo, list[np.ndarray]]:
+    def prepare(self, numbered: tuple[int, Any]) -> tuple[_Photo, list[np.ndarray]]:
+        """Read a task of a number, and return it with its pixels [H, W, 3], with none if it is at fault."""
+        number, task = numbered
         if isinstance(task, Failed):
             return task, []
         name = f"photo {number}"
@@ -248,47 +250,74 @@ class _Batches:
         size = height, width
         return _Prepared(name, size, prompts["input_points"], prompts["input_labels"], masks), pixels
 
-    def launch(self, photos: list[_Photo], pixels: np.ndarray | None) -> list[tuple[_Photo, _Outputs | None]]:
-        """Set the device to work on a batch, without waiting for it."""
-        if pixels is None:
+    def launch(self, prepared: list[tuple[_Photo, list[np.ndarray]]]) -> list[tuple[_Photo, _Outputs | None]]:
+        """Set the devices to work on a batch, without waiting for them.
+
+        The last photo fills the places that are left, so that every batch is as large and nothing is
+        compiled again.
+        """
+        photos = [photo for photo, _ in prepared]
+        pixels = [array for _, arrays in prepared for array in arrays]
+        if not pixels:
             return [(photo, None) for photo in photos]
         good = [photo for photo in photos if isinstance(photo, _Prepared)]
         filled = good + good[-1:] * (self.size - len(good))
-        outputs = self._decode(self.model.get_image_embeddings(pixels), filled)
+        pixels += pixels[-1:] * (self.size - len(pixels))
+        outputs = iter(self._decode(self.model.get_image_embeddings(np.stack(pixels)), filled))
         return [(photo, next(outputs) if isinstance(photo, _Prepared) else None) for photo in photos]
 
-    def _decode(self, embeddings: _Embeddings, photos: list[_Prepared]) -> Iterator[_Outputs]:
-        """Decode the photos together, or one by one where that is clearly less work.
+    def _decode(self, embeddings: _Embeddings, photos: list[_Prepared]) -> list[_Outputs]:
+        """Decode the photos together, or on each device one by one where that is clearly less work.
 
         Together, all have as many objects as the photo with the most, and compiled numbers of objects are
-        few: that is worth while as long as it does not double the work. The reference's padding, which is not
-        masked, would let photos change each other; and with masks as prompts it is another program.
+        few: that is worth while as long as it does not double the work.
         """
+        devices = self.model.device_count
+        each = len(photos) // devices
         counts = [bucket(photo.labels.shape[1], 2) for photo in photos]
-        together = max(counts) * len(photos)
-        is_small = together <= min(2 * sum(counts), _OBJECTS_TOGETHER)
-        is_masked = any(photo.masks is not None for photo in photos)
-        if not is_masked and (len(photos) == 1 or (is_small and self.model.padding == "masked")):
-            shape = [max(photo.labels.shape[axis] for photo in photos) for axis in (1, 2)]
-            padded = [pad_prompts(photo.points, photo.labels, *shape) for photo in photos]
-            points, labels = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
-            outputs = self._run_decoder(embeddings, points, labels)
-            yield from ((outputs, i) for i in range(len(photos)))
-        else:
-            for i, photo in enumerate(photos):
-                yield self._run_decoder(_photo(embeddings, i), photo.points, photo.labels, photo.masks), 0
+        together = max(counts) * each
+        apart = sum(max(counts[i::each]) for i in range(each))
+        is_small = together <= min(2 * apart, _OBJECTS_TOGETHER)
+        if each == 1 or (is_small and len({self._program(photo) for photo in photos}) == 1):
+            return self._decode_alike(embeddings, photos)
+        outputs: list[Any] = [None] * len(photos)
+        for i in range(each):
+            outputs[i::each] = self._decode_alike(
+                one_of_each(self.model.mesh, embeddings, i), photos[i::each]
+            )
+        return outputs
+
+    def _program(self, photo: _Prepared) -> tuple[Any, Any]:
+        """What photos must have alike to be decoded together.
+
+        With masks as prompts it is another program. And the reference's padding, which is not masked, would
+        let photos change each other.
+        """
+        masks = None if photo.masks is None else photo.masks.shape[1:]
+        return masks, None if self.model.padding == "masked" else photo.labels.shape[2]
+
+    def _decode_alike(self, embeddings: _Embeddings, photos: list[_Prepared]) -> list[_Outputs]:
+        """Decode the photos that the embeddings are of, in a run for each program that one of them needs."""
+        programs = [self._program(photo) for photo in photos]
+        runs = {}
+        for program in dict.fromkeys(programs):
+            # A photo of another program only fills its place.
+            first = photos[programs.index(program)]
+            filled = [photo if own == program else first for photo, own in zip(photos, programs, strict=True)]
+            runs[program] = self._run_decoder(embeddings, filled)
+        return [(runs[program], row) for row, program in enumerate(programs)]
 
     def _run_decoder(
-        self,
-        embeddings: _Embeddings,
-        points: np.ndarray,
-        labels: np.ndarray,
-        masks: np.ndarray | None = None,
+        self, embeddings: _Embeddings, photos: list[_Prepared]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        objects, count = (max(photo.labels.shape[axis] for photo in photos) for axis in (1, 2))
+        padded = [pad_prompts(photo.points, photo.labels, objects, count) for photo in photos]
+        points, labels = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
+        masks = [_pad_masks(photo.masks, objects) for photo in photos if photo.masks is not None]
         outputs = self.model(
             input_points=points,
             input_labels=labels,
-            input_masks=None if masks is None else masks[None],
+            input_masks=np.stack(masks) if masks else None,
             image_embeddings=embeddings,
             multimask_output=self.multimask_output,
         )
@@ -312,6 +341,11 @@ class _Batches:
         )
 
 
+def _pad_masks(masks: np.ndarray, objects: int) -> np.ndarray:
+    """Masks [P, h, w] and empty ones up to so many objects."""
+    return np.pad(masks, ((0, objects - len(masks)), (0, 0), (0, 0)))
+
+
 def decode_blank(
     model: PromptableModel,
     embeddings: _Embeddings,
@@ -326,13 +360,7 @@ def decode_blank(
         prompts = np.zeros((*shape, 2), np.float32), np.ones(shape, np.int32)
         photos.append(_Prepared("", (1, 1), *prompts, None if masks is None else masks[i]))
     batches = _Batches(model, model.processor, len(counts), False, {})
-    jax.block_until_ready(list(batches._decode(embeddings, photos)))
-
-
-@jax.jit
-def _photo(embeddings: _Embeddings, i: int) -> _Embeddings:
-    """Take one photo [1, ...] of a batch: one program for all i."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), embeddings)
+    jax.block_until_ready(batches._decode(embeddings, photos))
 
 
 def read_task(task: Any) -> Task:

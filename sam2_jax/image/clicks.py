@@ -1,4 +1,4 @@
-"""Many clicks on one encoded photo, each an object of its own: what the automatic mask generator decodes."""
+"""Many clicks on encoded photos, each an object of its own: what the automatic mask generator decodes."""
 
 import math
 from functools import partial
@@ -22,6 +22,11 @@ def batches_of_clicks(points: np.ndarray, most: int | None) -> list[np.ndarray]:
     return np.array_split(points, math.ceil(len(points) / (most or len(points))))
 
 
+def clicks_of_each(most: int | None, photos: int, devices: int) -> int | None:
+    """How many clicks on each photo are decoded together, where a device may decode so many."""
+    return None if most is None else max(1, most * devices // photos)
+
+
 def decode_clicks(
     model: PromptableModel,
     embeddings: ImageEmbeddings,
@@ -31,13 +36,13 @@ def decode_clicks(
     min_score: float | None = None,
     use_m2m: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """Decode clicks [N, 2], in pixels of the network's input, on one photo.
+    """Decode clicks [N, 2], in pixels of the network's input, on each of B photos.
 
     min_score: as of `Sam2Model`. use_m2m: each mask is refined once, with its click, as a prompt for itself.
-    Returns logits [1, P, M, h, w] and predicted IoU [1, P, M], on the device, the first N of the P being the
-    clicks'; with use_m2m, [1, P * M, 1, h, w] and [1, P * M, 1].
+    Returns logits [B, P, M, h, w] and predicted IoU [B, P, M], on the device, the first N of the P being the
+    clicks'; with use_m2m, [B, P * M, 1, h, w] and [B, P * M, 1].
     """
-    clicks: Any = points.astype(np.float32)[None, :, None]
+    clicks: Any = np.tile(points.astype(np.float32)[None, :, None], (len(embeddings[0]), 1, 1, 1))
     labels: Any = np.ones(clicks.shape[:3], np.int32)
     if model.padding == "masked":
         # Padded here, so that nothing needs to be cut off on the device.
@@ -66,5 +71,5 @@ def decode_clicks(
 
 @jax.jit
 def _as_prompts(masks: jax.Array) -> jax.Array:
-    """Bring logits [1, P, M, h, w] to prompts [1, P * M, h, w]."""
-    return masks.clip(-MAX_LOGIT, MAX_LOGIT).reshape(1, -1, *masks.shape[3:])
+    """Bring logits [B, P, M, h, w] to prompts [B, P * M, h, w]."""
+    return masks.clip(-MAX_LOGIT, MAX_LOGIT).reshape(len(masks), -1, *masks.shape[3:])

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from jax.sharding import Mesh
+
 from sam2_jax.config import Sam2Config
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput
 from sam2_jax.model.sam2 import ImageEmbeddings
@@ -13,6 +15,17 @@ class PromptableModel(Protocol):
 
     config: Sam2Config
     padding: str
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work, if there are several."""
+
+    @property
+    def device_count(self) -> int:
+        """How many devices share the images of a call."""
+
+    def on_devices(self, devices: Any) -> Any:
+        """The same model on several devices."""
 
     @property
     def processor(self) -> Sam2Processor:

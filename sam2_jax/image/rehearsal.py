@@ -16,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sam2_jax.checks import did_you_mean, read_flag, read_whole, shown
+from sam2_jax.devices import even_batch
 from sam2_jax.image.batch import decode_blank
-from sam2_jax.image.clicks import batches_of_clicks, decode_clicks
+from sam2_jax.image.clicks import batches_of_clicks, clicks_of_each, decode_clicks
 from sam2_jax.image.generation_options import MaskGenerationOptions
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.image.session import ImagePredictor
@@ -84,8 +85,8 @@ def rehearse(
         return model.get_image_embeddings(blank_pixels(model, batch))
 
     height, width = model.config.image_size
-    needs_one = set(uses) - {"call", "batch"}
-    for batch in sorted({*sizes.batch_sizes, 1} if needs_one else sizes.batch_sizes):
+    encoding = {*sizes.batch_sizes} | ({1} if "session" in uses else set())
+    for batch in sorted(encoding | {*(_generating(model, sizes) if "generate" in uses else ())}):
         yield f"encoder, {batch} x {height} x {width}", partial(encoded, batch)
     if "call" in uses:
         yield from _calls(model, sizes, encoded)
@@ -94,7 +95,7 @@ def rehearse(
     if "batch" in uses:
         yield from _batches(model, sizes, encoded)
     if "generate" in uses:
-        yield from rehearse_clicks(model, generator, encoded)
+        yield from rehearse_clicks(model, sizes, generator, encoded)
 
 
 def blank_pixels(model: PromptableModel, batch: int) -> np.ndarray:
@@ -167,16 +168,24 @@ def _batches(
                     yield f"{name}, one with {one}", partial(decode, other, points, masked)
 
 
-def rehearse_clicks(
-    model: PromptableModel, generator: MaskGenerationOptions, encoded: Callable[[int], ImageEmbeddings]
-) -> Iterator[Step]:
-    """What the mask generator decodes: every size of a batch of clicks on the photo and on its crops."""
+def _generating(model: PromptableModel, sizes: Sizes) -> list[int]:
+    """Photos that the mask generator takes together, one alone too, which has all devices to itself."""
+    return sorted({even_batch(size, model.device_count) for size in (1, *sizes.batch_sizes)})
 
-    def decode(count: int) -> None:
+
+def rehearse_clicks(
+    model: PromptableModel, sizes: Sizes, generator: MaskGenerationOptions, encoded: Callable[[int], Any]
+) -> Iterator[Step]:
+    """What the mask generator decodes: every size of a batch of clicks on photos and on their crops."""
+
+    def decode(photos: int, count: int) -> None:
         clicks = np.zeros((count, 2), np.float32)
-        jax.block_until_ready(decode_clicks(model, encoded(1), clicks, **generator.of_decoder()))
+        jax.block_until_ready(decode_clicks(model, encoded(photos), clicks, **generator.of_decoder()))
 
     grids = [generator.grid(layer) for layer in range(generator.crop_n_layers + 1)]
-    batches = [batch for grid in grids for batch in batches_of_clicks(grid, generator.points_per_batch)]
-    for count in sorted({len(batch) for batch in batches}):
-        yield f"generate, {count} clicks at a time", partial(decode, count)
+    for photos in _generating(model, sizes):
+        most = clicks_of_each(generator.points_per_batch, photos, model.device_count)
+        counts = {len(batch) for grid in grids for batch in batches_of_clicks(grid, most)}
+        of_each = f" on each of {photos} photos" if photos > 1 else ""
+        for count in sorted(counts):
+            yield f"generate, {count} clicks at a time{of_each}", partial(decode, photos, count)

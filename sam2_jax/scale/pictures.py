@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,15 @@ import numpy as np
 from sam2_jax.checks import shown
 from sam2_jax.image.annotate import Summary
 from sam2_jax.image.automatic import AutomaticMaskGenerator
-from sam2_jax.image.batch import BatchResult, Failed, Task, predict_batch, read_task, tasks_of_folder
+from sam2_jax.image.batch import (
+    BatchResult,
+    Failed,
+    Task,
+    predict_batch,
+    read_readers,
+    read_task,
+    tasks_of_folder,
+)
 from sam2_jax.image.made_of import made_of
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.processing.images import to_rgb
@@ -20,7 +29,7 @@ from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.progress import progress_bar
 from sam2_jax.scale.rows import ROWS_IN_A_FILE, RowWriter, generated_mask, prompted_mask, row_of
 
-_CHANGES_NO_MASK = {"batch_size", "devices", "progress", "total", "on_error", "processor"}
+_CHANGES_NO_MASK = {"batch_size", "devices", "readers", "progress", "total", "on_error", "processor"}
 
 
 def made_by(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any]:
@@ -34,6 +43,8 @@ def generate_rows(
     output: Path,
     *,
     model_name: str = "",
+    batch_size: int | None = None,
+    readers: int | None = None,
     progress: bool = True,
     rows_in_a_file: int = ROWS_IN_A_FILE,
 ) -> Summary:
@@ -50,41 +61,42 @@ def generate_rows(
 
         def read(photo: Path) -> tuple[Path, np.ndarray | str]:
             try:
-                return photo, to_rgb(photo, max_pixels=max_pixels)
-            except ValueError as error:
+                picture = to_rgb(photo, max_pixels=max_pixels)
+                generator.search(picture)
+            except ValueError as error:  # unreadable, or too small for so many layers of crops
                 return photo, str(error)
+            return photo, picture
 
         several = progress and len(waiting) > 1
         with progress_bar(total=len(waiting), desc="photos", unit="photo", show=several) as bar:
-            for photo, picture in read_ahead(read, waiting):
-                row = generate_row(generator, os.path.abspath(photo), str(photo), picture, progress)
-                rows.add(row)
-                summary.photos += row["error"] is None
-                summary.masks += len(row["masks"])
-                if row["error"] is not None:
-                    summary.failed[photo] = row["error"]
+
+            def add(photo: Path, size: tuple[int, int] | None, masks: list[Any], seconds: float) -> None:
+                error = summary.failed.get(photo)
+                rows.add(row_of(os.path.abspath(photo), str(photo), size, masks, seconds, error))
                 bar.update()
+
+            searched: deque[tuple[Path, tuple[int, int]]] = deque()
+
+            def pictures() -> Iterator[np.ndarray]:
+                for photo, picture in read_ahead(read, waiting, threads=read_readers(readers)):
+                    if isinstance(picture, str):
+                        summary.failed[photo] = picture
+                        add(photo, None, [], 0.0)
+                    else:
+                        searched.append((photo, (picture.shape[0], picture.shape[1])))
+                        yield picture
+
+            begun = time.perf_counter()
+            for found in generator.find_each(
+                pictures(), batch_size=batch_size, readers=readers, progress=progress
+            ):
+                seconds = time.perf_counter() - begun
+                masks = [generated_mask(each) for each in found]
+                add(*searched.popleft(), masks, seconds)
+                summary.photos += 1
+                summary.masks += len(masks)
+                begun = time.perf_counter()
     return summary
-
-
-def generate_row(
-    generator: AutomaticMaskGenerator,
-    key: str,
-    path: str | None,
-    picture: np.ndarray | str,
-    progress: bool = False,
-) -> dict[str, Any]:
-    """The row of a picture uint8 [H, W, 3], or of why it could not be read."""
-    begun = time.perf_counter()
-    error = picture if isinstance(picture, str) else None
-    masks, size = [], None
-    if not isinstance(picture, str):
-        try:
-            masks = [generated_mask(found) for found in generator.find(picture, progress)]
-            size = picture.shape[0], picture.shape[1]
-        except ValueError as problem:  # too small for so many layers of crops
-            error = str(problem)
-    return row_of(key, path, size, masks, time.perf_counter() - begun, error)
 
 
 def predict_rows(

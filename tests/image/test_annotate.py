@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,17 @@ def test_a_folder_becomes_files(
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The sizes of the pictures whose masks are looked for, as they are."""
     sizes: list[tuple[int, ...]] = []
-    find = AutomaticMaskGenerator.find
+    find_each = AutomaticMaskGenerator.find_each
 
-    def noted(self: AutomaticMaskGenerator, picture: np.ndarray, progress: bool) -> Any:
-        sizes.append(picture.shape[:2])
-        return find(self, picture, progress)
+    def noted(self: AutomaticMaskGenerator, pictures: Iterable[np.ndarray], **options: Any) -> Any:
+        def passed() -> Iterator[np.ndarray]:
+            for picture in pictures:
+                sizes.append(picture.shape[:2])
+                yield picture
 
-    monkeypatch.setattr(AutomaticMaskGenerator, "find", noted)
+        return find_each(self, passed(), **options)
+
+    monkeypatch.setattr(AutomaticMaskGenerator, "find_each", noted)
     return sizes
 
 
@@ -246,14 +251,14 @@ def test_what_was_written_before_an_interruption_stays(
     model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    find = AutomaticMaskGenerator.find
+    judge = AutomaticMaskGenerator._judge
 
-    def interrupted(self: AutomaticMaskGenerator, picture: np.ndarray, progress: bool) -> Any:
-        if picture.shape[0] == 90:
+    def interrupted(self: AutomaticMaskGenerator, views: Any, *found: Any) -> None:
+        if views[0].search.picture.shape[0] == 90:
             raise KeyboardInterrupt
-        return find(self, picture, progress)
+        judge(self, views, *found)
 
-    monkeypatch.setattr(AutomaticMaskGenerator, "find", interrupted)
+    monkeypatch.setattr(AutomaticMaskGenerator, "_judge", interrupted)
     assert generate(model, photos, "--output", out) == 130
     assert sorted(path.name for path in out.iterdir()) == [
         f"a.png.{k}" for k in ("json", "labels.png", "overlay.png")

@@ -114,21 +114,21 @@ def test_what_has_a_row_is_not_done_again(
     whole = tmp_path / "whole"
     generate_rows(generator, photos, whole, progress=False)
     looked_at = []
-    find = AutomaticMaskGenerator.find
+    judge = AutomaticMaskGenerator._judge
 
-    def noted(self: AutomaticMaskGenerator, picture: np.ndarray, progress: bool) -> Any:
-        looked_at.append(picture.shape[0])
+    def noted(self: AutomaticMaskGenerator, views: Any, *found: Any) -> None:
+        looked_at.append(views[0].search.picture.shape[0])
         if len(looked_at) == 4:
             raise KeyboardInterrupt
-        return find(self, picture, progress)
+        judge(self, views, *found)
 
-    monkeypatch.setattr(AutomaticMaskGenerator, "find", noted)
+    monkeypatch.setattr(AutomaticMaskGenerator, "_judge", noted)
     parts = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         generate_rows(generator, photos, parts, progress=False, rows_in_a_file=2)
-    assert len(read(parts)) == 3  # those that waited were written too
+    assert len(read(parts)) == 4  # those that waited were written too, and the damaged one, read ahead
     done = generate_rows(generator, photos, parts, progress=False)
-    assert (done.skipped, done.photos) == (3, 2)
+    assert (done.skipped, done.photos) == (4, 2)
     assert looked_at == [60, 61, 62, 63, 63, 64]
     assert read(parts) == read(whole)
     assert generate_rows(generator, photos, parts, progress=False).skipped == 6
