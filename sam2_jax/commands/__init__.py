@@ -11,6 +11,7 @@ from sam2_jax.checks import did_you_mean, shown, some_lines
 from sam2_jax.commands.collect import add_collect
 from sam2_jax.commands.common import check_paths
 from sam2_jax.commands.convert import add_convert
+from sam2_jax.commands.export import add_export
 from sam2_jax.commands.finetune import add_finetune
 from sam2_jax.commands.generate import add_generate
 from sam2_jax.commands.prompts import join_negative_numbers
@@ -25,6 +26,7 @@ COMMANDS = {
     "collect": add_collect,
     "finetune": add_finetune,
     "convert": add_convert,
+    "export": add_export,
 }
 """What adds each command's arguments."""
 

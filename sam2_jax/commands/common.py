@@ -86,6 +86,17 @@ def load_video_model(arguments: argparse.Namespace, dtype: str = "float32") -> "
         ) from error
 
 
+def load_any_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sam2Model | Sam2VideoModel":
+    """The same of either kind: for clips, unless the one asked for is for pictures only."""
+    from sam2_jax.image.model import Sam2Model
+    from sam2_jax.video.model import Sam2VideoModel
+
+    _name_model(arguments)
+    if _is_for_pictures(arguments):
+        return _load(Sam2Model, arguments, dtype)
+    return _load(Sam2VideoModel, arguments, dtype)
+
+
 def _is_for_pictures(arguments: argparse.Namespace) -> bool:
     from sam2_jax.auto import AutoConfig
     from sam2_jax.config import Sam2Config
@@ -99,11 +110,7 @@ def _is_for_pictures(arguments: argparse.Namespace) -> bool:
 
 def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Model":
     check_model(arguments)
-    note = None
-    if arguments.model is None:
-        arguments.model, note = default_model(arguments.revision)
-    if note:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    _name_model(arguments)
     with step(f"load {arguments.model}"):
         model = kind.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
     if arguments.image_size is not None:
@@ -112,6 +119,14 @@ def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Mo
         processor = model.processor
         processor.image_processor = processor.image_processor.replace(max_pixels=arguments.max_pixels)
     return model
+
+
+def _name_model(arguments: argparse.Namespace) -> None:
+    """If no model was asked for, take the default one."""
+    if arguments.model is None:
+        arguments.model, note = default_model(arguments.revision)
+        if note:
+            print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def training_options(arguments: argparse.Namespace, trained: tuple[str, ...]) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
         "finetune --data data.json --output {}",
         "finetune --data data.json --output out --model {}",
         "finetune --data data.json --output out --images {}",
+        "export --model embedded --output {}",
+        "export --model {} --output out",
         "convert {} out --to flax",
         "convert embedded {} --to transformers",
         "convert embedded out --to transformers --config {}",
@@ -267,6 +269,7 @@ BASES = (
     "generate photo.png folder --output out --rows --model M --preset transformers --points-per-side 4",
     "collect folder out.json --quiet",
     "collect data.json out",
+    "export --model M --output out --platforms cpu tpu --programs encoder --dtype bfloat16 --image-size 64",
     "convert M out --to flax --dtype bfloat16 --config data.json --source-layout flax --verify",
 )
 
