@@ -183,8 +183,11 @@ def one_by_one(
     return jax.tree.map(lambda x: jnp.moveaxis(x.squeeze(axis + 1), 0, axis), out)
 
 
-# Fewer keys than this, as in all windows, make scores that no loop or special kernel is worth.
+# Fewer keys than this, as in all windows, make scores that no loop is worth, nor a TPU's special kernel.
 _MANY_KEYS = 1024
+# cuDNN's kernels take queries and keys by 128 and fuse what moves as much as several products. On shorter key
+# rows, mostly filled up, XLA's own fusions do better.
+_CUDNN_KEYS = 128
 # Queries per step where full attention goes in steps: so few that the scores of 4096 keys stay near a CPU's
 # second-level cache, so many that an accelerator is busy.
 _QUERIES_PER_STEP = {"cpu": 256, "cuda": 1024, "tpu": 1024}
@@ -231,7 +234,13 @@ def attend(
 def best_implementation(query: jax.Array, key: jax.Array, platform: str, may_fuse: bool = True) -> str:
     """Name the best of IMPLEMENTATIONS for these shapes and types on platform "cpu", "cuda" or "tpu"."""
     queries, width = query.shape[2], query.shape[4]
-    if key.shape[2] < _MANY_KEYS or key.shape[:2] != query.shape[:2]:
+    if key.shape[:2] != query.shape[:2]:
+        return "plain"
+    # cuDNN's conditions.
+    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128
+    if platform == "cuda" and may_fuse and fits and key.shape[2] >= _CUDNN_KEYS and _has_cudnn():
+        return "cudnn"
+    if key.shape[2] < _MANY_KEYS:
         return "plain"
     is_closed = not any(export.is_symbolic_dim(size) for size in query.shape)
     if (
@@ -242,10 +251,6 @@ def best_implementation(query: jax.Array, key: jax.Array, platform: str, may_fus
         and flash_blocks(queries, key.shape[2])
     ):
         return "flash"
-    # cuDNN's conditions. On short key rows XLA's own fusions do better.
-    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128
-    if platform == "cuda" and may_fuse and fits and _has_cudnn():
-        return "cudnn"
     chunk = _QUERIES_PER_STEP[platform]
     return "chunked" if queries > chunk and queries % chunk == 0 else "plain"
 

@@ -3,6 +3,7 @@
 Source: Ryali et al. 2023 (arXiv:2306.00989); transformers Sam2MultiScaleAttention, Sam2MultiScaleBlock.
 """
 
+from collections.abc import Iterable
 from functools import partial, reduce
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from sam2_jax.config import Sam2HieraDetConfig
 from sam2_jax.model.kernels import kernel_on_tpu
 from sam2_jax.model.layers import MLP, Dense, LayerNorm, Linear, attend, gelu, recording
-from sam2_jax.model.platforms import on_tpu
+from sam2_jax.model.platforms import is_known_for_gpu, on_tpu
 from sam2_jax.model.window_attention import WindowWeights, takes_maps, window_attention
 from sam2_jax.model.windows import (
     WindowOrder,
@@ -30,7 +31,11 @@ def pooled(linear: Linear, quarters: list[jax.Array], dtype: Any) -> jax.Array:
 
     The quarters of the outputs are never joined, only the greater of them kept.
     """
-    return reduce(jnp.maximum, (linear(quarter, dtype) for quarter in quarters))
+    return _greatest(linear(quarter, dtype) for quarter in quarters)
+
+
+def _greatest(quarters: Iterable[jax.Array]) -> jax.Array:
+    return reduce(jnp.maximum, quarters)
 
 
 QueryKeyValue = tuple[jax.Array, jax.Array, jax.Array]
@@ -47,6 +52,8 @@ class MultiScaleAttention(nn.Module):
 
         q_h (y W_k,h + b)^T = (q_h W_k,h^T) y^T + q_h b^T, of which the last drops out of the softmax
         P_h (y W_v,h + b)   = (P_h y) W_v,h + b, since the rows of P_h sum to one
+
+    Not on a GPU, where one large product costs less than the launches of several small ones.
     """
 
     in_features: int
@@ -71,27 +78,37 @@ class MultiScaleAttention(nn.Module):
         height, width = x.shape[1:3]
         if self.pool_queries:
             windows = window_partition(x, self.window)
-            parts = quarters_of_maps(windows)
-            side = parts[0].shape[2:4]
-            queries = pooled(_thirds(self.qkv.weights())[0], [rows_of_tokens(x) for x in parts], self.dtype)
-            out = self._attend_pooled(queries, rows_of_tokens(windows))
-            height, width = height // 2, width // 2
+            height, width, *side = (n // 2 for n in (height, width, *windows.shape[2:4]))
+            if is_known_for_gpu():
+                query, key, value = jnp.split(self.qkv(windows), 3, axis=-1)
+                parts = [_greatest(quarters_of_maps(query)), key, value]
+                out = self._joined(self._attend(*self._heads([rows_of_tokens(x) for x in parts])))
+            else:
+                parts = quarters_of_maps(windows)
+                layer, rows = _thirds(self.qkv.weights())[0], [rows_of_tokens(x) for x in parts]
+                out = self._attend_pooled(pooled(layer, rows, self.dtype), rows_of_tokens(windows))
         elif self.window == 0:
             by_head = self._attend(*self._project_windows(x))
             return on_tpu(self._project_joined, self._project_heads, by_head, self.proj.weights()).reshape(
                 *x.shape[:3], -1
             )
         else:
-            side = (self.window,) * 2
+            side = [self.window] * 2
             out = self._joined(self._attend(*self._project_windows(x)))
         return self.proj(window_unpartition(out.reshape(*out.shape[:2], *side, -1), height, width))
 
     def in_order(self, x: jax.Array) -> jax.Array:
-        """Attend within windows that are laid out, x [B, N, T, C]; returns [B, N, T, features]."""
-        return self.proj(self._joined(self._attend(*self._heads(jnp.split(self.qkv(x), 3, axis=-1)))))
+        """Attend within windows that are laid out, x [B, N, T, C].
+
+        Returns [B, N, T, features], or [B, N, T / 4, features] in the order after pooling.
+        """
+        query, key, value = jnp.split(self.qkv(x), 3, axis=-1)
+        if self.pool_queries:
+            query = _greatest(quarters_in_order(query))
+        return self.proj(self._joined(self._attend(*self._heads([query, key, value]))))
 
     def pooled_in_order(self, x: jax.Array, parts: list[jax.Array]) -> jax.Array:
-        """Do as `in_order`, pooling the quarters of x: [B, N, T / 4, features] in the order after pooling."""
+        """Do as `in_order`, re-associated, given the quarters of x."""
         queries = pooled(_thirds(self.qkv.weights())[0], parts, self.dtype)
         return self.proj(self._attend_pooled(queries, x))
 
@@ -217,15 +234,20 @@ class MultiScaleBlock(nn.Module):
     def attended(self, x: jax.Array, order: WindowOrder | None = None) -> jax.Array:
         """The block's first half: attention added to its shortcut."""
         y = self.layer_norm1(x)
-        if order is not None and self.pool:
-            parts = quarters_in_order(y)
+        quarters = quarters_of_maps if order is None else quarters_in_order
+        is_joined = not self.pool or is_known_for_gpu()
+        if order is not None and not is_joined:
+            parts = quarters(y)
             attended = self.attn.pooled_in_order(y, parts)
         else:
             attended = self.attn(y) if order is None else self.attn.in_order(y)
-            parts = quarters_of_maps(y) if self.pool else [y]
+            parts = [y] if is_joined else quarters(y)
+        if self.in_features == self.features:
+            return x + attended
         # The shortcut is projected from the normalised input, then pooled.
-        widens = self.in_features != self.features
-        shortcut = pooled(self.proj.weights(), parts, self.dtype) if widens else x
+        shortcut = pooled(self.proj.weights(), parts, self.dtype)
+        if self.pool and is_joined:
+            shortcut = _greatest(quarters(shortcut))
         return shortcut + attended
 
     def _attended_on_tpu(self, x: jax.Array) -> jax.Array:

@@ -76,6 +76,14 @@ def is_for_tpu() -> bool:
     return target == _TPU
 
 
+def is_known_for_gpu() -> bool:
+    """Whether the program that is traced is known to be for a GPU: False where it may be for others too.
+
+    To be asked where False is right on a GPU as well. Nothing is traced once more.
+    """
+    return _target.get() == _GPU
+
+
 def by_platform(cpu: Callable[..., T], accelerator: Callable[..., T], *operands: jax.Array) -> T:
     """Call one of two functions of arrays, which differ in how they compute the same."""
     if _target.get() is not None:

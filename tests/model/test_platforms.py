@@ -18,7 +18,10 @@ from sam2_jax.checkpoint import names
 from sam2_jax.model import layers
 from sam2_jax.model.layers import attend
 from sam2_jax.model.mask_decoder import MaskPrediction
+from sam2_jax.model.multi_scale_block import MultiScaleBlock
+from sam2_jax.model.platforms import tracing_for
 from sam2_jax.model.sam2 import Sam2
+from sam2_jax.model.windows import WindowOrder
 
 # So large that images and objects go one by one on a CPU, bands of windows too, and attention in steps.
 CONFIG = smallest_config((512, 512))
@@ -150,12 +153,28 @@ def test_attention_in_bfloat16_takes_cudnn_on_cuda_alone(monkeypatch: pytest.Mon
     assert loops(programs["cpu"]) == 2, "over heads and over steps"
 
 
+@pytest.mark.parametrize("order", [None, WindowOrder(4, 1, 2)], ids=["map", "laid out"])
+def test_where_a_stage_begins_a_gpu_launches_few_products(order: WindowOrder | None) -> None:
+    """Those of any block and the shortcut's: what others do in parts to save memory costs a GPU launches."""
+    backbone = smallest_config().vision_config.backbone_config
+    block = MultiScaleBlock(8, 16, num_heads=2, window=4, pool=True, config=backbone)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 8) if order is None else (1, 4, 16, 8), jnp.float32)
+    params = jax.eval_shape(block.init, jax.random.key(0), x, order)
+    products = {}
+    for platform in ("cpu", "gpu", "tpu"):
+        with tracing_for(platform):
+            traced = jax.make_jaxpr(lambda *operands: block.apply(*operands, order))(params, x)
+        products[platform] = str(traced).count("dot_general[")
+    moves = 2 if order is None else 0  # windows of a map, on a TPU
+    assert products == {"cpu": 15, "gpu": 7, "tpu": 15 + moves}
+
+
 def test_small_programs_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = smallest_config()
+    params = names.unflatten(names.to_flax(random_tensors(config)))  # shapes are traced here
     traced: list[int] = []
     attention = layers._attend_plain
     monkeypatch.setattr(layers, "_attend_plain", lambda *args: (traced.append(1), attention(*args))[1])
-    config = smallest_config()
-    params = names.unflatten(names.to_flax(random_tensors(config)))
     encode = jax.jit(lambda x: Sam2(config).apply({"params": params}, x, method="encode_image"))
     encode.trace(jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
     assert len(traced) == sum(config.vision_config.backbone_config.blocks_per_stage)

@@ -168,7 +168,9 @@ def test_attention_of_cudnn_agrees() -> None:
         ("cuda", jnp.bfloat16, 4096, 20, "chunked"),  # not divisible by 8
         ("cuda", jnp.bfloat16, 4096, 136, "chunked"),  # too wide
         ("cuda", jnp.float32, 4096, 96, "chunked"),
-        ("cuda", jnp.bfloat16, 196, 96, "plain"),
+        ("cuda", jnp.bfloat16, 196, 96, "cudnn"),  # a window of 14 x 14
+        ("cuda", jnp.bfloat16, 64, 96, "plain"),  # and one of 8 x 8
+        ("cuda", jnp.float32, 196, 96, "plain"),
         ("tpu", jnp.bfloat16, 4096, 96, "flash"),
         ("tpu", jnp.bfloat16, 196, 96, "plain"),
     ],
@@ -180,7 +182,8 @@ def test_choice_of_attention(
     x = jax.ShapeDtypeStruct((1, 1, tokens, 4, width), dtype)
     assert best_implementation(x, x, platform) == expected
     monkeypatch.setattr(layers, "_has_cudnn", lambda: False)
-    assert best_implementation(x, x, platform) == expected.replace("cudnn", "chunked")
+    without = "plain" if tokens < 1024 else "chunked"
+    assert best_implementation(x, x, platform) == expected.replace("cudnn", without)
 
 
 def test_fourier_embedding_equals_transformers(pair: Pair) -> None:
