@@ -55,6 +55,32 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="say only what goes wrong or is worth a note")
 
 
+def add_hosts(command: argparse.ArgumentParser) -> None:
+    """Whether several processes share the work."""
+    command.add_argument(
+        "--multihost",
+        action="store_true",
+        help="one of several processes, on one host or many, of which each does its share; all are given the "
+        "same command, and write to a folder that all of them see. Slurm, Open MPI, Kubernetes and TPUs tell "
+        "which processes there are; elsewhere also give:",
+    )
+    command.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port")
+    command.add_argument("--processes", type=whole, metavar="N", help="how many there are")
+    command.add_argument("--process", type=whole, metavar="N", help="which one this is, from 0")
+
+
+def join_hosts(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Join the other processes, if there are any; returns which one this is, and how many there are."""
+    if not arguments.multihost:
+        for name in ("coordinator", "processes", "process"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is for --multihost: give that as well")
+        return 0, 1
+    from sam2_jax.scale.hosts import initialize
+
+    return initialize(arguments.coordinator, arguments.processes, arguments.process)
+
+
 def check_model(arguments: argparse.Namespace) -> None:
     """Refuse what no model can be, before anything is read or downloaded."""
     if arguments.model is not None:

@@ -3,16 +3,19 @@
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_jax.atomic import check_writable
 from sam2_jax.commands.common import (
+    add_hosts,
     add_max_pixels,
     add_model,
     add_quiet,
     check_model,
     count,
+    join_hosts,
     load_model,
     number,
     whole,
@@ -20,7 +23,6 @@ from sam2_jax.commands.common import (
 
 if TYPE_CHECKING:
     from sam2_jax.image.annotate import Summary
-    from sam2_jax.image.automatic import AutomaticMaskGenerator
 
 _GENERATE_OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("points_per_side", whole, "points on a side of the grid of clicks (default: 32)"),
@@ -80,6 +82,7 @@ def add_generate(commands: Any) -> None:
     for name, meaning in _MACHINE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
         generate.add_argument(option, type=whole, metavar="N", dest=name, help=meaning)
+    add_hosts(generate)
     add_max_pixels(generate)
     add_quiet(generate)
     generate.set_defaults(run=generate_masks)
@@ -90,14 +93,10 @@ def generate_masks(arguments: argparse.Namespace) -> int:
 
     What can be wrong with the input is found before the model is loaded.
     """
-    import jax
-
-    from sam2_jax.clips.tables import import_pyarrow
-    from sam2_jax.devices import mesh_of
-    from sam2_jax.image.annotate import find_photos
-    from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.image.annotate import Summary, gather
     from sam2_jax.image.batch import read_batch_size, read_readers
     from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
+    from sam2_jax.scale.hosts import done_by_all
 
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
@@ -106,43 +105,57 @@ def generate_masks(arguments: argparse.Namespace) -> int:
         read_batch_size(arguments.batch_size, 1)
     read_readers(arguments.readers)
     check_model(arguments)
-    photos = find_photos(arguments.photos, of_one_name=arguments.rows)
-    check_writable(arguments.output, is_folder=True)
-    if arguments.rows:
-        import_pyarrow()
+    process, processes = join_hosts(arguments)
 
-    devices = len(jax.local_devices()) if arguments.devices is None else arguments.devices
-    mesh_of(devices)
-    model = load_model(arguments, arguments.dtype).on_devices(devices)
-    generator = AutomaticMaskGenerator(model, arguments.preset, **options)
     start = time.perf_counter()
-    done = _find(generator, photos, arguments)
+    arguments.quiet = arguments.quiet or process > 0
+    done = Summary()
+    for of_process in done_by_all(partial(_generate_share, arguments, options)):
+        done.add(of_process)
+    if process > 0:
+        return 1 if done.failed else 0
+    if processes > 1 and not arguments.rows:
+        done.kinds = gather(arguments.output)
     print(f"{arguments.output}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
     for photo, problem in done.failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
     if not done.masks and done.photos:
-        thresholds = f"{generator.options.pred_iou_thresh:g} and {generator.options.stability_score_thresh:g}"
         print(
             "note: no mask was good enough. Lower --pred-iou-thresh and --stability-score-thresh (now "
-            f"{thresholds}) for more, less certain ones",
+            f"{of_process['thresholds']}) for more, less certain ones",
             file=sys.stderr,
         )
     return 1 if done.failed else 0
 
 
-def _find(
-    generator: "AutomaticMaskGenerator", photos: list[Path], arguments: argparse.Namespace
-) -> "Summary":
-    """Find the masks and write them, as files or as rows."""
+def _generate_share(arguments: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """Find the masks of this process's photos, and write them; returns what was done, and the thresholds."""
+    import jax
+
+    from sam2_jax.clips.tables import import_pyarrow
+    from sam2_jax.devices import mesh_of
+    from sam2_jax.image.annotate import annotate, find_photos
+    from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.scale.hosts import share
+    from sam2_jax.scale.pictures import generate_rows
+
+    photos = list(share(find_photos(arguments.photos, of_one_name=arguments.rows)))
+    check_writable(arguments.output, is_folder=True)
+    if arguments.rows:
+        import_pyarrow()
+    devices = len(jax.local_devices()) if arguments.devices is None else arguments.devices
+    mesh_of(devices)
+    model = load_model(arguments, arguments.dtype).on_devices(devices)
+    generator = AutomaticMaskGenerator(model, arguments.preset, **options)
     about: dict[str, Any] = {"model_name": str(arguments.model), "progress": not arguments.quiet}
     about |= {"batch_size": arguments.batch_size, "readers": arguments.readers}
     if arguments.rows:
-        from sam2_jax.scale.pictures import generate_rows
-
-        return generate_rows(generator, photos, arguments.output, **about)
-    from sam2_jax.image.annotate import annotate
-
-    return annotate(generator, photos, arguments.output, draw=arguments.overlay, **about)
+        done = generate_rows(generator, photos, arguments.output, **about)
+    else:
+        about |= {"draw": arguments.overlay, "joined": jax.process_count() == 1}
+        done = annotate(generator, photos, arguments.output, **about)
+    thresholds = f"{generator.options.pred_iou_thresh:g} and {generator.options.stability_score_thresh:g}"
+    return done.to_json() | {"thresholds": thresholds}
 
 
 def _told(done: "Summary", is_rows: bool) -> str:

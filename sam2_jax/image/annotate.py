@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -43,6 +43,17 @@ class Summary:
     masks: int = 0
     failed: dict[Path, str] = field(default_factory=dict)
     kinds: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same of JSON's types."""
+        return asdict(self) | {"failed": {str(path): problem for path, problem in self.failed.items()}}
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Count what another process did, as `to_json` gives it."""
+        for name in ("photos", "renewed", "skipped", "masks"):
+            setattr(self, name, getattr(self, name) + other[name])
+        self.failed |= {Path(path): problem for path, problem in other["failed"].items()}
+        self.kinds = max(self.kinds, other["kinds"])
 
 
 def find_photos(paths: Sequence[Path], of_one_name: bool = False) -> list[Path]:
@@ -106,6 +117,7 @@ def annotate(
     draw: bool = True,
     batch_size: int | None = None,
     readers: int | None = None,
+    joined: bool = True,
     progress: bool = True,
 ) -> Summary:
     """Find the masks of photos and write them to a folder; what was done before is not done again.
@@ -118,8 +130,9 @@ def annotate(
     What is there is a photo's result if it was made of the same bytes, by the same weights, with the same
     settings, wherever photo and model lie now and whatever the model is called; if not, it is made anew. A
     photo at fault is noted and does not stop the rest; what the folder has of another picture of its name is
-    removed. model_name is recorded. batch_size, readers: as of `AutomaticMaskGenerator.find_each`. progress
-    shows bars. Raises ValueError if the folder cannot be written.
+    removed. model_name is recorded. batch_size, readers: as of `AutomaticMaskGenerator.find_each`. joined:
+    whether to write ANNOTATIONS_FILE (`gather` does). progress shows bars. Raises ValueError if the folder
+    cannot be written.
     """
     check_writable(output, is_folder=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -169,7 +182,8 @@ def annotate(
             summary.masks += len(found)
             annotations = [_annotation(each, number) for number, each in enumerate(found, 1)]
             done(partial(results.write, photo, annotations))
-    summary.kinds = gather(output)
+    if joined:
+        summary.kinds = gather(output)
     return summary
 
 

@@ -172,31 +172,40 @@ class AutomaticMaskGenerator:
     ) -> Iterator[list[GeneratedMask]]:
         read = read_ahead(self.processor.image_processor.read_8_bits, photos, threads=readers)
         batches = batches_of_views(map(self.search, read), size, self._pixels, readers)
-        with (
-            closing(read),
-            closing(batches),
-            progress_bar(desc="masks", unit="point", leave=None, show=progress) as bar,
-        ):
-            for views, points, decoded, is_last in _one_late(self._decoded(batches)):
-                searches = {view.search: None for view in views}
-                if not any(search.is_begun for search in searches):
-                    bar.reset(total=sum(self._count_points(search) for search in searches))
-                self._judge(views, points, decoded)
-                bar.update(len(points) * len(views))
-                # Good enough so far; of those that overlap, one will be chosen.
-                candidates = sum(len(search.chosen) for search in searches) + sum(len(v.found) for v in views)
-                bar.set_postfix(candidates=candidates, refresh=False)
-                if is_last:
-                    yield from self._finish(views)
+        bar = None
+        with closing(read), closing(batches):
+            try:
+                for views, points, decoded, is_last in _one_late(self._decoded(batches)):
+                    searches = {view.search: None for view in views}
+                    if bar is None or not any(search.is_begun for search in searches):
+                        bar = self._next_bar(bar, searches, progress)
+                    self._judge(views, points, decoded)
+                    bar.update(len(points) * len(views))
+                    # Good enough so far; of those that overlap, one will be chosen.
+                    found = [*(search.chosen for search in searches), *(view.found for view in views)]
+                    bar.set_postfix(candidates=sum(map(len, found)), refresh=False)
+                    if is_last:
+                        yield from self._finish(views)
+            finally:
+                if bar is not None:
+                    bar.close()
+
+    def _next_bar(self, last: Any, searches: Iterable[Search], progress: bool) -> Any:
+        """A bar of the photos that are begun, in the place of the last one."""
+        if last is not None:
+            last.close()
+        total = sum(
+            len(boxes) * len(self.options.grid(layer))
+            for search in searches
+            for layer, boxes in enumerate(search.layers)
+        )
+        return progress_bar(total=total, desc="masks", unit="point", leave=None, show=progress)
 
     def search(self, picture: np.ndarray) -> Search:
         """The crops of a picture, uint8 [H, W, 3]. Raises ValueError if it is too small for the layers."""
         layers = range(self.options.crop_n_layers + 1)
         ratio = self.options.crop_overlap_ratio
         return Search(picture, [layer_boxes(picture.shape[:2], layer, ratio) for layer in layers])
-
-    def _count_points(self, search: Search) -> int:
-        return sum(len(boxes) * len(self.options.grid(layer)) for layer, boxes in enumerate(search.layers))
 
     def _pixels(self, view: View) -> np.ndarray:
         """A view as the network takes it, [H, W, 3]."""
