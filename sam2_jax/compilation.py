@@ -1,12 +1,19 @@
-"""Compiled programs kept on disk, so that only the first process ever compiles them."""
+"""Compiled programs kept on disk, so that only the first process compiles; what compiling leaves behind."""
 
+import ctypes
 import os
+import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 SETTING = "SAM2_JAX_COMPILATION_CACHE"
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+# What compiles in less takes no memory to speak of.
+_LONG_SECONDS = 1.0
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
@@ -44,3 +51,22 @@ def _require_trusted(path: Path) -> None:
             f"programs in it are run; got {path}, of user {status.st_uid}, mode {status.st_mode & 0o777:o}: "
             "name another folder, or chmod 700 it"
         )
+
+
+@cache
+def give_back_after_compiling() -> None:
+    """Return to the system what compiling a program used, from now on, where the allocator is glibc's.
+
+    Compiling takes hundreds of MB in small pieces, which glibc keeps for this process when they are free
+    again, and where little else of their size is ever asked for: a process would hold on to them to its end.
+    """
+    # Other systems, and other C libraries of Linux, have no such function and hold on to less.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:
+        return
+
+    def after(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED and duration_secs >= _LONG_SECONDS:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(after)

@@ -1,6 +1,7 @@
 """Compiling ahead of time, few traces over a realistic workload, and the opt-in cache on disk."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from small_models import model_of_its_own
 
 from sam2_jax import AutomaticMaskGenerator, Sam2Model, use_compilation_cache
+from sam2_jax.compilation import give_back_after_compiling
 
 PIXELS = np.random.default_rng(60).standard_normal((3, 64, 64, 3)).astype(np.float32)
 
@@ -248,3 +250,19 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     first = programs()
     assert len(first) > 2
     assert programs() == first
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of other C libraries nothing is asked")
+def test_what_compiling_used_goes_back_to_the_system() -> None:
+    """Free memory between pieces that are in use, which is what compiling leaves."""
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    give_back_after_compiling()
+    pieces = [b"." * (2**14 + i) for i in range(6000)]  # 94 MB
+    del pieces[:-1]
+    held = resident()
+    for seconds, least, most in ((0.1, -10, 10), (2.0, 80, 1000)):
+        jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
+        assert least <= held - resident() < most

@@ -23,7 +23,7 @@ from sam2_jax.checkpoint.parameters import initial, network
 from sam2_jax.checkpoint.parameters import parameter_shapes as parameter_shapes
 from sam2_jax.checkpoint.reading import read_checkpoint
 from sam2_jax.checks import check_options, read_whole, shown
-from sam2_jax.compilation import use_compilation_cache
+from sam2_jax.compilation import give_back_after_compiling, use_compilation_cache
 from sam2_jax.config import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from sam2_jax.config.base import BaseConfig
 from sam2_jax.config.released import released_size
@@ -90,6 +90,7 @@ class PretrainedModel(Generic[Config]):
         for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
             _check_dtype(name, value)
         use_compilation_cache()
+        give_back_after_compiling()
         self.config: Config = self.config_class() if config is None else config
         self.module = network(self.config, dtype, param_dtype)
         # How from_pretrained was called, for what else lies in that folder.
