@@ -86,9 +86,8 @@ def import_pyarrow() -> ModuleType:
     return pyarrow
 
 
-@contextmanager
-def parquet_rows(target: Path, clip: Clip) -> Iterator[Add]:
-    """A Parquet file with a row for each frame and object.
+def track_schema() -> Any:
+    """The columns of a table of tracks, as pyarrow has them.
 
     frame: its number in the source; name; seconds: when it is shown, on average, null if nothing says it;
     object_id; is_present; is_prompted; iou, presence: see `Track`; area; bbox: x, y, width, height; size:
@@ -96,7 +95,7 @@ def parquet_rows(target: Path, clip: Clip) -> Iterator[Add]:
     """
     pyarrow = import_pyarrow()
     whole = pyarrow.int32()
-    schema = pyarrow.schema(
+    return pyarrow.schema(
         [
             ("frame", whole),
             ("name", pyarrow.string()),
@@ -112,7 +111,32 @@ def parquet_rows(target: Path, clip: Clip) -> Iterator[Add]:
             ("counts", pyarrow.string()),
         ]
     )
-    rate = clip.source.rate
+
+
+def track_row(clip: Clip, found: TrackedFrame, track: Track) -> dict[str, Any]:
+    """The row of an object on a frame: see `track_schema`."""
+    rate, number = clip.source.rate, clip.numbers[found.t]
+    return {
+        "frame": number,
+        "name": clip.name(found.t),
+        "seconds": None if rate is None else number / rate,
+        "object_id": track.object_id,
+        "is_present": track.area > 0,
+        "is_prompted": track.is_prompted,
+        "iou": track.iou,
+        "presence": track.presence,
+        "area": track.area,
+        "bbox": rle_bounding_box(track.rle),
+        "size": track.rle["size"],
+        "counts": track.rle["counts"],
+    }
+
+
+@contextmanager
+def parquet_rows(target: Path, clip: Clip) -> Iterator[Add]:
+    """A Parquet file with a row for each frame and object: see `track_schema`."""
+    pyarrow = import_pyarrow()
+    schema = track_schema()
     rows: list[dict[str, Any]] = []
     with aside(target) as path, pyarrow.parquet.ParquetWriter(path, schema) as writer:
 
@@ -121,24 +145,7 @@ def parquet_rows(target: Path, clip: Clip) -> Iterator[Add]:
             rows.clear()
 
         def add(found: TrackedFrame, picture: np.ndarray) -> None:
-            number = clip.numbers[found.t]
-            for track in found.tracks:
-                rows.append(
-                    {
-                        "frame": number,
-                        "name": clip.name(found.t),
-                        "seconds": None if rate is None else number / rate,
-                        "object_id": track.object_id,
-                        "is_present": track.area > 0,
-                        "is_prompted": track.is_prompted,
-                        "iou": track.iou,
-                        "presence": track.presence,
-                        "area": track.area,
-                        "bbox": rle_bounding_box(track.rle),
-                        "size": track.rle["size"],
-                        "counts": track.rle["counts"],
-                    }
-                )
+            rows.extend(track_row(clip, found, track) for track in found.tracks)
             if len(rows) >= _ROWS:
                 flush()
 

@@ -117,7 +117,7 @@ def load_any_model(arguments: argparse.Namespace, dtype: str = "float32") -> "Sa
     from sam2_jax.image.model import Sam2Model
     from sam2_jax.video.model import Sam2VideoModel
 
-    _name_model(arguments)
+    name_model(arguments)
     if _is_for_pictures(arguments):
         return _load(Sam2Model, arguments, dtype)
     return _load(Sam2VideoModel, arguments, dtype)
@@ -136,7 +136,7 @@ def _is_for_pictures(arguments: argparse.Namespace) -> bool:
 
 def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Model":
     check_model(arguments)
-    _name_model(arguments)
+    name_model(arguments)
     with step(f"load {arguments.model}"):
         model = kind.from_pretrained(arguments.model, revision=arguments.revision, dtype=dtype)
     if arguments.image_size is not None:
@@ -147,7 +147,7 @@ def _load(kind: "type[Model]", arguments: argparse.Namespace, dtype: str) -> "Mo
     return model
 
 
-def _name_model(arguments: argparse.Namespace) -> None:
+def name_model(arguments: argparse.Namespace) -> None:
     """If no model was asked for, take the default one."""
     if arguments.model is None:
         arguments.model, note = default_model(arguments.revision)

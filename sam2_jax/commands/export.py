@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_jax.atomic import check_writable
-from sam2_jax.commands.common import add_model, add_quiet, check_model, load_any_model
+from sam2_jax.commands.common import add_model, add_quiet, check_model, load_any_model, whole
 
 
 def add_export(commands: Any) -> None:
@@ -34,6 +34,16 @@ def add_export(commands: Any) -> None:
         metavar="NAME",
         help="these alone (default: all; the manifest has all names)",
     )
+    export.add_argument(
+        "--onnx",
+        action="store_true",
+        help="write ONNX files instead, of encoder and decoder, for one image, with fixed numbers of objects "
+        "and points (pip install 'sam2_jax[onnx]')",
+    )
+    for name, default in (("objects", 1), ("points", 4)):
+        export.add_argument(
+            f"--{name}", type=whole, default=default, metavar="N", help=f"with --onnx (default: {default})"
+        )
     add_model(export)
     add_quiet(export)
     export.set_defaults(run=write_export)
@@ -42,15 +52,29 @@ def add_export(commands: Any) -> None:
 def write_export(arguments: argparse.Namespace) -> None:
     """The `export` command. What can be wrong with the input is found before the model is loaded."""
     from sam2_jax.scale.export import PLATFORMS, check_names, check_target, export_model
+    from sam2_jax.scale.onnx import export_onnx, import_jax2onnx
 
     check_model(arguments)
     check_names("--platforms", arguments.platforms, PLATFORMS)
     check_writable(arguments.output, is_folder=True)
     check_target(arguments.output)
+    if arguments.onnx:
+        import_jax2onnx()
+        if arguments.programs or arguments.dtype != "float32":
+            raise ValueError(
+                "--onnx writes encoder and decoders in float32: leave out --programs and --dtype"
+            )
     model = load_any_model(arguments, arguments.dtype)
-    options: dict[str, Any] = {"platforms": arguments.platforms, "only": arguments.programs}
+    about: dict[str, Any] = {"model_name": str(arguments.model)}
+    if arguments.onnx:
+        sizes = {"objects": arguments.objects, "points": arguments.points}
+        work = export_onnx(model, arguments.output, sizes=sizes, **about)
+    else:
+        about |= {"platforms": arguments.platforms, "only": arguments.programs}
+        work = export_model(model, arguments.output, **about)
     names = []
-    for name in export_model(model, arguments.output, model_name=str(arguments.model), **options):
+    for name in work:
         print(name, flush=True)
         names.append(name)
-    print(f"{arguments.output}: {len(names)} programs for {', '.join(arguments.platforms)}")
+    platforms = ["onnx"] if arguments.onnx else arguments.platforms
+    print(f"{arguments.output}: {len(names)} programs for {', '.join(platforms)}")

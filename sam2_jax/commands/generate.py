@@ -1,6 +1,7 @@
 """The `sam2-jax generate` command: all masks of photos, as files or as rows of a table."""
 
 import argparse
+import os
 import sys
 import time
 from functools import partial
@@ -17,6 +18,7 @@ from sam2_jax.commands.common import (
     count,
     join_hosts,
     load_model,
+    name_model,
     number,
     whole,
 )
@@ -70,6 +72,19 @@ def add_generate(commands: Any) -> None:
         help="write rows of Parquet files (pip install 'sam2_jax[parquet]'): for very many photos; what has "
         "a row, by its path, is not looked at again",
     )
+    generate.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: rows, found by all machines of a Ray cluster (pip install 'sam2_jax[ray]'), which must "
+        "see photos, model and FOLDER (default: local, this process)",
+    )
+    generate.add_argument(
+        "--address", help="the Ray cluster's (default: of the environment, else this machine)"
+    )
+    generate.add_argument(
+        "--workers", type=whole, metavar="N", help="processes of the cluster (default: one for each CPU)"
+    )
     add_model(generate)
     generate.add_argument(
         "--preset",
@@ -105,12 +120,17 @@ def generate_masks(arguments: argparse.Namespace) -> int:
         read_batch_size(arguments.batch_size, 1)
     read_readers(arguments.readers)
     check_model(arguments)
+    is_on_ray = arguments.engine == "ray"
+    if is_on_ray and arguments.multihost:
+        raise ValueError("--engine ray finds the machines itself: leave out --multihost")
+    arguments.rows = arguments.rows or is_on_ray
     process, processes = join_hosts(arguments)
 
     start = time.perf_counter()
     arguments.quiet = arguments.quiet or process > 0
     done = Summary()
-    for of_process in done_by_all(partial(_generate_share, arguments, options)):
+    generate = partial(_generate_on_ray if is_on_ray else _generate_share, arguments, options)
+    for of_process in [generate()] if is_on_ray else done_by_all(generate):
         done.add(of_process)
     if process > 0:
         return 1 if done.failed else 0
@@ -155,6 +175,35 @@ def _generate_share(arguments: argparse.Namespace, options: dict[str, Any]) -> d
         about |= {"draw": arguments.overlay, "joined": jax.process_count() == 1}
         done = annotate(generator, photos, arguments.output, **about)
     thresholds = f"{generator.options.pred_iou_thresh:g} and {generator.options.stability_score_thresh:g}"
+    return done.to_json() | {"thresholds": thresholds}
+
+
+def _generate_on_ray(arguments: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """The same by a cluster of Ray."""
+    from sam2_jax.clips.tables import import_pyarrow
+    from sam2_jax.image.annotate import find_photos
+    from sam2_jax.scale.ray import generate_on_ray
+
+    photos = find_photos(arguments.photos, of_one_name=True)
+    check_writable(arguments.output, is_folder=True)
+    import_pyarrow()
+    name_model(arguments)
+    is_folder = os.path.isdir(arguments.model)
+    done, used = generate_on_ray(
+        photos,
+        arguments.output,
+        model=os.path.abspath(arguments.model) if is_folder else arguments.model,
+        address=arguments.address,
+        workers=arguments.workers,
+        progress=not arguments.quiet,
+        preset=arguments.preset,
+        revision=arguments.revision,
+        image_size=arguments.image_size,
+        dtype=arguments.dtype,
+        max_pixels=arguments.max_pixels,
+        **options,
+    )
+    thresholds = f"{used.pred_iou_thresh:g} and {used.stability_score_thresh:g}"
     return done.to_json() | {"thresholds": thresholds}
 
 

@@ -55,20 +55,23 @@ def export_model(
     check_target(folder)
     flat = {name: np.asarray(x) for name, x in sorted(names.flatten(model.params).items())}
     with aside(folder, is_folder=True) as new:
-        described: dict[str, Any] = {}
+        programs_written: dict[str, Any] = {}
         for name, program in programs.items():
             if not only or name in only:
                 yield name
-                code, described[name] = _export(program, flat, tuple(platforms))
-                described[name]["file"] = name + _ENDING
+                code, programs_written[name] = _export(program, flat, tuple(platforms))
+                programs_written[name]["file"] = name + _ENDING
                 (new / (name + _ENDING)).write_bytes(code)
-        used = {name for about in described.values() for name in about["weights"]}
+        used = {name for about in programs_written.values() for name in about["weights"]}
         kept = {name: np.ascontiguousarray(x) for name, x in flat.items() if name in used}
         (new / WEIGHTS_FILE).write_bytes(save(kept))
         shutil.copyfile(Path(__file__).with_name("loader.py"), new / LOADER_FILE)
-        about = _about(model, model_name, platforms)
-        about |= {"weights": WEIGHTS_FILE, "tensors": {name: _shape(x) for name, x in kept.items()}}
-        (new / MANIFEST_FILE).write_text(to_json(about | {"programs": described}), encoding="utf-8")
+        about = about_model(model, model_name) | {
+            "platforms": list(platforms),
+            "weights": WEIGHTS_FILE,
+            "tensors": {name: _shape(x) for name, x in kept.items()},
+        }
+        (new / MANIFEST_FILE).write_text(to_json(about | {"programs": programs_written}), encoding="utf-8")
 
 
 def check_target(folder: Path) -> None:
@@ -100,7 +103,7 @@ def _export(
             {"name": called[i - len(keys)]} | _shape(exported.in_avals[i]) for i in used if i >= len(keys)
         ],
         # In the order of the program's results, which is that of sorted names.
-        "outputs": [{"name": name} | _shape(x) for name, x in sorted(outputs.items())],
+        "outputs": described(dict(sorted(outputs.items()))),
         "calling_convention_version": exported.calling_convention_version,
     }
 
@@ -110,13 +113,18 @@ def _shape(array: Any) -> dict[str, Any]:
     return {"shape": shape, "dtype": str(array.dtype)}
 
 
-def _about(model: Any, model_name: str, platforms: Sequence[str]) -> dict[str, Any]:
+def described(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Names, shapes and types, as a manifest has them."""
+    return [{"name": name} | _shape(array) for name, array in arrays.items()]
+
+
+def about_model(model: Any, model_name: str) -> dict[str, Any]:
+    """What a manifest says of a model: what it was made of, and what its inputs mean."""
     processor = model.processor.image_processor.to_dict()
     return {
         "format": FORMAT,
         "made_with": {name: version(name) for name in ("sam2_jax", "jax", "jaxlib")},
         "model": {"name": model_name, "weights": fingerprint(model.params)},
-        "platforms": list(platforms),
         "pixels": json.loads(
             json.dumps({k: processor[k] for k in ("image_mean", "image_std", "rescale_factor", "size")})
         ),

@@ -126,7 +126,7 @@ def predict_rows(
         begun = time.perf_counter()
         for result in predict_batch(model, waiting, **options | {"on_error": "report"}):
             now = time.perf_counter()
-            rows.add(_row_of_result(result, paths.pop(result.name), now - begun))
+            rows.add(row_of_result(result, paths.pop(result.name), now - begun))
             begun = now
             summary.photos += result.error is None
             summary.masks += 0 if result.iou_scores is None else result.iou_scores.size
@@ -162,7 +162,8 @@ def _waiting(
         yield replace(task, name=key)
 
 
-def _row_of_result(result: BatchResult, path: str | None, seconds: float) -> dict[str, Any]:
+def row_of_result(result: BatchResult, path: str | None, seconds: float) -> dict[str, Any]:
+    """The row of what `predict_batch` found in a photo."""
     masks = []
     if result.masks is not None and result.iou_scores is not None:
         size = result.masks.shape[2:]

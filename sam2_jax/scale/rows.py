@@ -153,11 +153,11 @@ class RowWriter:
             write_rows(self.folder, rows, self._schema)
 
 
-def write_rows(folder: Path, rows: list[Row], schema: Any) -> Path:
-    """Write a file of rows, named by their ids. Raises ValueError if it cannot be written."""
+def write_rows(folder: Path, rows: list[Row], schema: Any, ids: Iterable[str] | None = None) -> Path:
+    """Write a file of rows, named by their ids or those given. Raises ValueError if it cannot be written."""
     pyarrow = import_pyarrow()
-    ids = json.dumps([row["id"] for row in rows]).encode()
-    path = folder / f"part-{hashlib.sha256(ids).hexdigest()[:16]}.parquet"
+    named = json.dumps([row["id"] for row in rows] if ids is None else list(ids)).encode()
+    path = folder / f"part-{hashlib.sha256(named).hexdigest()[:16]}.parquet"
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except pyarrow.ArrowException as error:  # values of other types than the columns'

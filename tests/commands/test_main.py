@@ -267,8 +267,10 @@ BASES = (
     "--dtype float32 --remat --processes 0 --image-size 64 --held-out 0.5 --checkpoint-every 5 --seed 1",
     "finetune --data folder --validation folder --validation-images folder --output tuned --held-out 0",
     "generate photo.png folder --output out --rows --model M --preset transformers --points-per-side 4",
+    "generate photo.png --output out --engine ray --address 127.0.0.1:1 --workers 2 --model M",
     "collect folder out.json --quiet",
     "collect data.json out",
+    "export --model M --output out --onnx --objects 2 --points 3",
     "export --model M --output out --platforms cpu tpu --programs encoder --dtype bfloat16 --image-size 64",
     "convert M out --to flax --dtype bfloat16 --config data.json --source-layout flax --verify",
 )

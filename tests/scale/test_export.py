@@ -230,3 +230,21 @@ def test_the_command_writes_a_folder_whole_or_not_at_all(tmp_path: Path, capsys:
         assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
     assert (out / "frame_remember.stablehlo").exists()
+
+
+def test_onnx_gives_the_same_masks(tmp_path: Path) -> None:
+    pytest.importorskip("jax2onnx", reason="needs jax2onnx: pip install 'sam2_jax[onnx]'")
+    import onnxruntime
+
+    from sam2_jax.scale.onnx import export_onnx
+
+    model = model_of(smallest_config())
+    names = list(export_onnx(model, tmp_path / "out", sizes={"objects": 3}))
+    for name in names:
+        program = programs_of(model.module)[name]
+        inputs = inputs_of(program, SIZES | {"batch": 1, "points": 4})
+        expected = jax.jit(program.call)(model.params, inputs)
+        run = onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx")
+        found = run.run(list(expected), inputs)
+        for array, key in zip(found, expected, strict=True):
+            np.testing.assert_allclose(array, expected[key], rtol=1e-3, atol=1e-3)
