@@ -1,6 +1,7 @@
 """The `sam2-jax collect` command: rows of masks to JSON in the layouts that others read, and back."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def collect_rows(arguments: argparse.Namespace) -> None:
     from sam2_jax.atomic import check_writable
     from sam2_jax.clips.tables import import_pyarrow
     from sam2_jax.scale.coco_rows import coco_to_rows, rows_to_coco
+    from sam2_jax.scale.track_tables import (
+        is_of_tracks,
+        is_youtube_vis,
+        tables_to_youtube_vis,
+        youtube_vis_to_table,
+    )
 
     source, target = arguments.source, arguments.target
     is_json = source.suffix.lower() == ".json"
@@ -46,6 +53,12 @@ def collect_rows(arguments: argparse.Namespace) -> None:
         raise ValueError(f"there is no {source}")
     check_writable(target, is_folder=is_json)
     import_pyarrow()
+    is_clips = is_youtube_vis(source) if is_json else is_of_tracks(source)
+    turn: Callable[[Path, Path], tuple[int, int]]
+    if is_json:
+        turn = youtube_vis_to_table if is_clips else coco_to_rows
+    else:
+        turn = tables_to_youtube_vis if is_clips else rows_to_coco
     with step(f"write {target}"):
-        pictures, masks = (coco_to_rows if is_json else rows_to_coco)(source, target)
-    print(f"{target}: {count(masks, 'mask')} of {count(pictures, 'picture')}")
+        things, masks = turn(source, target)
+    print(f"{target}: {count(masks, 'mask')} of {count(things, 'clip' if is_clips else 'picture')}")

@@ -1,0 +1,97 @@
+"""Tables of tracks: YouTube-VIS's JSON and back."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from sam2_jax.clips.tables import track_schema
+from sam2_jax.commands import main
+from sam2_jax.processing.rle import encode_rle, rle_area, rle_bounding_box
+
+
+def rows_of(clip: str, objects: int, frames: int) -> list[dict[str, Any]]:
+    """Rows of squares that move; the last object is hidden on the first frame."""
+    rows = []
+    for t in range(frames):
+        for number in range(1, objects + 1):
+            mask = np.zeros((9, 12), bool)
+            if t or number < objects:
+                mask[t : t + 3, number : number + 4] = True
+            rle = encode_rle(mask, compressed=True)
+            row = {"id": clip, "frame": 2 * t, "name": f"{t}.png", "object_id": number, "iou": 0.5}
+            row |= {"is_present": bool(mask.any()), "is_prompted": t == 0, "presence": 0.0}
+            rows.append(row | {"area": rle_area(rle), "bbox": rle_bounding_box(rle), **rle})
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = pyarrow.string()
+    schema = pyarrow.schema([("id", text), *track_schema()])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+
+
+def test_tables_become_youtube_vis_and_come_back(tmp_path: Path, capsys: Any) -> None:
+    table, first, again, second = (tmp_path / name for name in ("a.parquet", "1.json", "again", "2.json"))
+    rows = rows_of("cats", 2, 3) + rows_of("dogs", 1, 2)
+    write(table, rows)
+    assert main(["collect", str(table), str(first)]) == 0
+    assert f"{first}: 6 masks of 2 clips" in capsys.readouterr().out
+    found = json.loads(first.read_text())
+    assert [(v["name"], v["length"], v["width"], v["height"]) for v in found["videos"]] == [
+        ("cats", 3, 12, 9),
+        ("dogs", 2, 12, 9),
+    ]
+    assert [a["id"] for a in found["annotations"]] == [1, 2, 3]
+    hidden = found["annotations"][1]
+    assert hidden["segmentations"][0] is hidden["bboxes"][0] is hidden["areas"][0] is None
+    assert hidden["segmentations"][1] == {"size": [9, 12], "counts": rows[3]["counts"]}
+    assert hidden["score"] == pytest.approx(0.25)  # 0.5, as likely there as not
+    assert main(["collect", str(first), str(again)]) == 0
+    assert main(["collect", str(again), str(second)]) == 0
+    assert json.loads(second.read_text()) == found
+
+
+def test_a_tables_own_file_is_a_clip(tmp_path: Path) -> None:
+    rows = [{name: x for name, x in row.items() if name != "id"} for row in rows_of("", 1, 2)]
+    table = pyarrow.Table.from_pylist(rows, track_schema())
+    pyarrow.parquet.write_table(table, tmp_path / "tracks.parquet")
+    assert main(["collect", str(tmp_path / "tracks.parquet"), str(tmp_path / "a.json")]) == 0
+    video = json.loads((tmp_path / "a.json").read_text())["videos"][0]
+    assert video["name"] == str(tmp_path / "tracks.parquet")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"videos": [{"id": 2}], "annotations": [{"id": 7, "video_id": 1}]},
+            "annotation 7: no video before it",
+        ),
+        (
+            {
+                "videos": [{"id": 1, "height": 2, "width": 2, "file_names": ["a"]}],
+                "annotations": [{"id": 7, "video_id": 1, "segmentations": [{"size": [2, 2], "counts": [9]}]}],
+            },
+            "annotation 7: .*must sum to",
+        ),
+    ],
+    ids=["video", "mask"],
+)
+def test_damaged_youtube_vis_is_a_sentence(values: Any, said: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    assert main(["collect", str(tmp_path / "a.json"), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert re.search(said, error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
+
+
+def test_rows_of_a_clip_that_are_apart_are_noticed(tmp_path: Path, capsys: Any) -> None:
+    write(tmp_path / "a.parquet", rows_of("cats", 1, 1) + rows_of("dogs", 1, 1) + rows_of("cats", 1, 1))
+    assert main(["collect", str(tmp_path / "a.parquet"), str(tmp_path / "a.json")]) == 1
+    assert "the rows of clip 'cats' are not together" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
