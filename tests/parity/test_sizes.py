@@ -11,8 +11,8 @@ from tolerances import assert_close
 from parity.oracle import build, channels_last, predict, their_steps
 from sam2_jax import released_config
 
-# Tiny is large enough for global attention to go over its queries in chunks.
-IMAGE_SIZES = {"tiny": (512, 384), "small": (256, 192), "base-plus": (192, 256), "large": (256, 192)}
+# Tiny is so large that windows go in bands. The others share what is compiled of the decoder.
+IMAGE_SIZES = {"tiny": (512, 384), "small": (192, 256), "base-plus": (192, 256), "large": (192, 256)}
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((2, 2, 2, 2)).astype(np.float32)
@@ -22,6 +22,7 @@ MASKS = (5 * RNG.standard_normal((2, 1, 40, 40))).astype(np.float32)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("size", IMAGE_SIZES)
 def test_every_block_and_every_kind_of_prompt(size: str) -> None:
     height, width = IMAGE_SIZES[size]
