@@ -32,6 +32,7 @@ class Record:
         self.rows: list[dict[str, float]] = []
         self.every = every
         self.folder = folder
+        self.is_writing = jax.process_index() == 0  # of processes that train together the first; Orbax is all
         self.manager: ocp.CheckpointManager | None = None
         if folder is None:
             return
@@ -39,7 +40,8 @@ class Record:
         path = folder / "training.json"
         if path.exists() and any((folder / "checkpoints").glob("[0-9]*")):
             _check_belonging(folder, read_json_object(path, "choose another folder"), given)
-        write_text(path, json_text(given, indent=2) + "\n")
+        if self.is_writing:
+            write_text(path, json_text(given, indent=2) + "\n")
         self.manager = ocp.CheckpointManager(
             (folder / "checkpoints").resolve(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
@@ -54,7 +56,8 @@ class Record:
         path = self._metrics
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        if self.is_writing:
+            write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(restored))
 
     @property
@@ -67,7 +70,7 @@ class Record:
         if row is None:
             return
         self.rows.append(row)
-        if self.folder is not None:
+        if self.folder is not None and self.is_writing:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 

@@ -27,6 +27,7 @@ from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import Layout, OptimizerOptions, learning_rate_schedule, make_optimizer
 from sam2_jax.training.parameters import merge_parameters, split_parameters
+from sam2_jax.training.placing import at_hand, placed
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.record import Record
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
@@ -168,6 +169,9 @@ def run_training(
     with a warning if these are not all there are. data: of JSON's types, what tells the source's data from
     other data, `Dataset.fingerprint()` say.
 
+    Several processes (`sam2_jax.scale.initialize`) are given the same and train on one batch: each makes it,
+    and keeps its own pictures of it; all of their devices are used. The first writes the metrics.
+
     A folder goes on only with the same weights, image size, data and options, of which steps may be more:
     the learning rate then follows the schedule of all of them.
     """
@@ -182,35 +186,36 @@ def run_training(
     spread, everywhere = _shardings(devices, options.batch_size)
     # Copies: a vector of one parameter is the model's own, and a step uses its state up.
     trained = jax.tree.map(jnp.copy, layout.pack(split.trained))
-    state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
+    state = placed(TrainState(jnp.int32(0), trained, optimizer.init(trained)), everywhere)
     end = min(options.steps, stop_at)
     belongs_to = {} if folder is None else _belongs_to(model, data, options)
     with closing(Record(folder, belongs_to, checkpoint_every)) as record:
-        state = jax.device_put(record.restore(state), everywhere)
-        frozen = jax.device_put(split.frozen, everywhere)
-        key = jax.random.key(options.seed)
+        state = record.restore(state)
+        frozen = placed(split.frozen, everywhere)
+        key = jax.jit(lambda: jax.random.key(options.seed), out_shardings=everywhere)()
         start = int(state.step)
         rate = learning_rate_schedule(options.optimizer, options.steps)
         watch = _Watch(rate, options, log_every, model.image_config.image_size)
         numbers = range(start, end)
+        progress = progress and jax.process_index() == 0
         with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
             try:
                 bar.set_postfix_str("compiling")
                 for number, (batch, too_small) in zip(numbers, coming(numbers), strict=True):
                     watch.too_small += too_small
-                    state, metrics = step(state, frozen, jax.device_put(batch, spread), key)
+                    state, metrics = step(state, frozen, placed(batch, spread), key)
                     # Looked at one step late, while the device works on the next.
                     record.log(watch.see(number, metrics))
                     bar.set_postfix(watch.shown, refresh=False)
                     bar.update()
                     record.save(number + 1, state, is_last=number + 1 == end)
             except KeyboardInterrupt as stop:
-                if folder is None:
+                if folder is None or jax.process_count() > 1:  # the others may not have been stopped
                     raise
                 last = record.save_stopped(state)
                 raise KeyboardInterrupt(f"given again, training goes on from step {last}") from stop
             record.log(watch.finish())
-    params = merge_parameters(layout.unpack(state.trained), split.frozen)
+    params = merge_parameters(layout.unpack(at_hand(state.trained)), split.frozen)
     return model.with_params(params), record.rows
 
 
@@ -253,6 +258,8 @@ def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSha
     if devices is None:
         there = jax.devices()
         used = max(count for count in range(1, len(there) + 1) if batch_size % count == 0)
+        if jax.process_count() > 1:  # each must have its part
+            used = len(there)
         if used < len(there):
             warnings.warn(
                 f"a batch_size of {batch_size} does not divide over the {len(there)} devices: {used} of them "
