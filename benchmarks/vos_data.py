@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sam2_jax.clips.clip import Clip
 from sam2_jax.clips.reading import open_clip
+from sam2_jax.training.video_folders import read_labels
 
 Masks = dict[int, np.ndarray]
 """Masks bool [H, W] of a frame, by object."""
@@ -96,15 +96,6 @@ def _read_folders(folder: Path, name: str) -> Masks:
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file)
-    except FileNotFoundError as error:
-        raise ValueError(f"there are no masks {path}") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if pixels.ndim != 2:
-        raise ValueError(
-            f"{path} must have a palette or be grey, a value for each object; got {pixels.shape}"
-        )
-    return pixels
+    if not path.exists():
+        raise ValueError(f"there are no masks {path}")
+    return read_labels(path)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_jax.atomic import check_writable, write_text
+from sam2_jax.atomic import check_writable
 from sam2_jax.checks import read_number, read_whole
 from sam2_jax.commands.common import (
     add_model,
@@ -18,8 +18,8 @@ from sam2_jax.commands.common import (
     training_options,
     whole,
 )
+from sam2_jax.commands.finetune_run import train_and_judge
 from sam2_jax.commands.finetune_videos import finetune_videos
-from sam2_jax.json_files import json_text
 
 if TYPE_CHECKING:
     from sam2_jax.image.model import Sam2Model
@@ -82,7 +82,7 @@ def add_finetune(commands: Any) -> None:
     )
     add("--validation", type=Path, metavar="PATH", help="pictures to judge by of their own, as --data")
     add("--validation-images", type=Path, metavar="FOLDER", help="where the photos of these are")
-    add("--one-object", action="store_true", help="each label map is of one object, bright on black")
+    add("--one-object", action="store_true", help="each annotation is of one object, bright on black")
     add_quiet(parser)
     parser.set_defaults(run=finetune)
 
@@ -103,38 +103,24 @@ def finetune(arguments: argparse.Namespace) -> int:
         **training_options(arguments, TRAINED),
         prompts=PromptOptions(correction_rounds=arguments.corrections),
     )
-    output, progress = arguments.output, not arguments.quiet
-    check_writable(output, is_folder=True)
+    check_writable(arguments.output, is_folder=True)
     training, judged = _open(arguments)
     model = load_model(arguments)
-    report: dict[str, Any] = {"model": arguments.model}
-
-    def judge(model: "Sam2Model", when: str) -> None:
-        if judged is not None:
-            found = evaluate(model, islice(judged.readable(), _EVALUATED), clicks=3, progress=progress)
-            print(f"{when}: {found}", flush=True)
-            report[when] = found._asdict()
-
     go_on = partial(
         train,
         model,
         Shuffled(training, arguments.seed),
         options,
-        output,
+        arguments.output,
         data=training.fingerprint(),
         processes=arguments.processes,
     )
-    # No step yet, but all checks: before the minutes that judging may take.
-    go_on(stop_at=0, progress=False)
-    judge(model, "before")
-    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every, progress=progress)
-    tuned.save_pretrained(output)
-    tuned.processor.save_pretrained(output)
-    tuned.save_pretrained(output / "transformers", layout="transformers")
-    tuned.processor.save_pretrained(output / "transformers")
-    judge(tuned, "after")
-    write_text(output / "report.json", json_text(report, indent=2) + "\n")
-    print(f"{output}: the trained model; in transformers/ the same for transformers")
+
+    def judge(model: "Sam2Model", pictures: "Dataset") -> Any:
+        examples = islice(pictures.readable(), _EVALUATED)
+        return evaluate(model, examples, clicks=3, progress=not arguments.quiet)
+
+    train_and_judge(arguments, model, go_on, None if judged is None else partial(judge, pictures=judged))
     return 0
 
 

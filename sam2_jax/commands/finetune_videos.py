@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sam2_jax.atomic import write_text
 from sam2_jax.commands.common import load_video_model, training_options
-from sam2_jax.json_files import json_text
+from sam2_jax.commands.finetune_run import train_and_judge
 
 if TYPE_CHECKING:
     from sam2_jax.training.clip_batches import ClipExample
@@ -31,47 +30,42 @@ def finetune_videos(arguments: argparse.Namespace) -> int:
         prompts=PromptOptions(point=0.25, box=0.25, mask=0.5, correction_rounds=arguments.corrections),
         corrected_frames=min(1, arguments.corrections),
     )
-    output, progress = arguments.output, not arguments.quiet
     training, judged = _open(arguments)
     model = load_video_model(arguments)
-    report: dict[str, Any] = {"model": arguments.model}
-
-    def judge(model: "Sam2VideoModel", when: str) -> None:
-        if judged is not None:
-            found = evaluate_clips(model, _to_judge(judged), progress=progress)
-            print(f"{when}: {found}", flush=True)
-            report[when] = found._asdict()
-
     go_on = partial(
         train_on_clips,
         model,
         ShuffledVideos(training, arguments.seed, arguments.frames),
         options,
-        output,
+        arguments.output,
         data=training.fingerprint(),
         processes=arguments.processes,
     )
-    # No step yet, but all checks: before the minutes that judging may take.
-    go_on(stop_at=0, progress=False)
-    judge(model, "before")
-    tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every, progress=progress)
-    tuned.save_pretrained(output)
-    tuned.save_pretrained(output / "transformers", layout="transformers")
-    judge(tuned, "after")
-    write_text(output / "report.json", json_text(report, indent=2) + "\n")
-    print(f"{output}: the trained model; in transformers/ the same for transformers")
+
+    def evaluate(model: "Sam2VideoModel", videos: "VideoDataset") -> Any:
+        return evaluate_clips(model, _to_judge(videos), progress=not arguments.quiet)
+
+    train_and_judge(arguments, model, go_on, None if judged is None else partial(evaluate, videos=judged))
     return 0
 
 
 def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset | None"]:
     """The videos to train on, and those to judge by if there are to be any; says what there is."""
-    from sam2_jax.training.video_folders import open_videos, split_videos
+    from sam2_jax.training.examples import split
+    from sam2_jax.training.video_folders import open_videos
 
-    training, judged = open_videos(arguments.data), None
+    for name in ("images", "validation_images"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} says where photos are; {arguments.data} has videos, with their "
+                "frames in JPEGImages/: leave it out"
+            )
+    one_object = arguments.one_object
+    training, judged = open_videos(arguments.data, one_object=one_object), None
     if arguments.validation:
-        judged = open_videos(arguments.validation)
+        judged = open_videos(arguments.validation, one_object=one_object)
     elif arguments.held_out != 0 and len(training) > 1:
-        training, judged = split_videos(training, arguments.held_out or 0.1, arguments.seed)
+        training, judged = split(training, arguments.held_out or 0.1, arguments.seed)
     for problem in training.problems[:10]:
         print(f"note: left out: {problem}", file=sys.stderr)
     how = "to judge by" if arguments.validation else "held out"
@@ -82,12 +76,12 @@ def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset 
 def _to_judge(dataset: "VideoDataset") -> Iterator["ClipExample"]:
     """The beginning of each video, from the first frame on which anything is annotated."""
     for index in range(min(len(dataset), _EVALUATED)):
-        length = len(dataset.sequences[index].frames)
+        length = len(dataset.entries[index].frames)
         for start in range(length - 1):
             try:
                 yield dataset.read(index, range(start, min(start + _EVALUATED_FRAMES, length)))
             except ValueError as error:
-                problem = f"{dataset.sequences[index].name}: {error}"
+                problem = f"{dataset.entries[index].name}: {error}"
             else:
                 break
         else:

@@ -6,10 +6,10 @@ What is damaged is left out, and said.
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -36,6 +36,11 @@ class Entry:
     photo: Path
     annotated_in: Path
     masks: Callable[[], np.ndarray]
+
+    @property
+    def source(self) -> Path:
+        """The file of the picture, which may be in a dataset under several names."""
+        return self.photo.resolve()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,28 +108,41 @@ class Dataset:
                 yield example
 
 
-def split(dataset: Dataset, held_out: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Part a dataset at random in two, to train on and held out, each in its own order.
+class _Source(Protocol):
+    """An entry of a dataset. source: what it is of; entries of one source stay together."""
 
-    held_out: the share of pictures held out, between 0 and 1; both parts have at least one. A file that is in
-    the dataset more than once is one picture here, and on one side. The same seed parts the same pictures
-    alike. Raises ValueError for a share beyond that and for fewer than two pictures.
+    @property
+    def source(self) -> Hashable: ...
+
+
+class _Entries(Protocol):
+    @property
+    def entries(self) -> tuple[_Source, ...]: ...
+
+
+AnyDataset = TypeVar("AnyDataset", bound=_Entries)
+
+
+def split(dataset: AnyDataset, held_out: float, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
+    """Part a dataset, of pictures or videos, at random in two: to train on and held out, each in its order.
+
+    held_out: the share held out, between 0 and 1; both parts have at least one. A file that is in the dataset
+    more than once is one picture here, and on one side. The same seed parts the same dataset alike. Raises
+    ValueError for a share beyond that and for fewer than two pictures or videos.
     """
     held_out = read_number("held_out", held_out, above=0, below=1)
     seed = read_whole("seed", seed, 0)
-    of_picture: dict[Path, list[Entry]] = {}
-    for entry in dataset.entries:
-        of_picture.setdefault(entry.photo.resolve(), []).append(entry)
-    total = len(of_picture)
+    sources = list(dict.fromkeys(entry.source for entry in dataset.entries))
+    total = len(sources)
     if total < 2:
-        raise ValueError(f"to hold pictures out there must be two or more; the dataset has {total}")
+        raise ValueError(f"to hold some out there must be two pictures or videos or more; there is {total}")
     count = min(max(round(held_out * total), 1), total - 1)
-    order, pictures = np.random.default_rng(seed).permutation(total), [*of_picture.values()]
-    chosen = {entry for i in order[:count] for entry in pictures[i]}
+    chosen = {sources[i] for i in np.random.default_rng(seed).permutation(total)[:count]}
 
-    def part(is_held_out: bool) -> Dataset:
-        entries = (entry for entry in dataset.entries if (entry in chosen) == is_held_out)
-        return replace(dataset, entries=tuple(entries))
+    def part(is_held_out: bool) -> AnyDataset:
+        entries = (entry for entry in dataset.entries if (entry.source in chosen) == is_held_out)
+        found: AnyDataset = replace(cast(Any, dataset), entries=tuple(entries))
+        return found
 
     return part(False), part(True)
 

@@ -61,7 +61,8 @@ def open_label_maps(folder: Path, images: Path | None, min_area: int, one_object
 
 def _masks_of_map(path: Path, min_area: int, one_object: bool) -> np.ndarray:
     """Masks [N, H, W] of a label map's objects: by their values, or of the one that is bright."""
-    labels = (_bright if one_object else _labels)(open_image(path), path)
+    image = open_image(path)
+    labels = bright(image) if one_object else _labels(image, path)
     all_values, areas = np.unique(labels, return_counts=True)
     values = all_values[(all_values != 0) & (areas >= min_area)]
     if not 0 < len(values) <= _MOST_LABELS:
@@ -95,7 +96,7 @@ def _values_between(labels: np.ndarray, values: np.ndarray, areas: np.ndarray) -
     return found if found >= 2 and 2 * found >= objects else 0
 
 
-def _bright(image: Image.Image, path: Path) -> np.ndarray:
+def bright(image: Image.Image) -> np.ndarray:
     """Where a map is at least half as bright as where it is brightest: [H, W], 1 there and 0 elsewhere."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)

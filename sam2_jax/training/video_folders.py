@@ -8,15 +8,16 @@ palette; a frame without an annotation is not used.
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sam2_jax.checks import read_number, read_whole
+from sam2_jax.checks import read_flag, read_whole
 from sam2_jax.processing.images import open_image, pictures_in, to_rgb
 from sam2_jax.training.clip_batches import ClipExample
 from sam2_jax.training.examples import at_first, dimensions
+from sam2_jax.training.label_maps import bright
 
 PICTURES, ANNOTATIONS = "JPEGImages", "Annotations"
 # A void of some annotations: neither object nor background.
@@ -30,33 +31,40 @@ class Video:
     name: str
     frames: tuple[tuple[Path, Path], ...]
 
+    @property
+    def source(self) -> str:
+        """The video itself."""
+        return self.name
+
 
 @dataclass(frozen=True, eq=False)
 class VideoDataset:
     """Videos by number: `len(dataset)`, `dataset.read(index, frames)`.
 
     problems: a sentence for each thing that is damaged or missing, and left out; those that only show when
-    frames are read are added then.
+    frames are read are added then. one_object: each annotation is of one object, bright on black, whatever
+    its value.
     """
 
-    sequences: tuple[Video, ...] = field(repr=False)
+    entries: tuple[Video, ...] = field(repr=False)
     problems: list[str] = field(default_factory=list, repr=False)
+    one_object: bool = False
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        return len(self.entries)
 
     def read(self, index: int, frames: Sequence[int]) -> ClipExample:
         """Read some frames of a video, with the objects of the first of them that are seen there.
 
         Raises ValueError if its files are damaged or nothing is seen in the first of these frames.
         """
-        sequence = self.sequences[index]
+        sequence = self.entries[index]
         images: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         for number in frames:
             photo, annotation = sequence.frames[number]
             images.append(to_rgb(open_image(photo)))
-            labels.append(_labels(annotation))
+            labels.append(bright(open_image(annotation)) if self.one_object else read_labels(annotation))
             for found, path in ((images[-1], photo), (labels[-1], annotation)):
                 if found.shape[:2] != images[0].shape[:2]:
                     raise ValueError(
@@ -71,11 +79,12 @@ class VideoDataset:
     def fingerprint(self) -> str:
         """What tells this data from other data, wherever it lies: SHA-256 in hexadecimal.
 
-        Of the videos' names, the names of their frames, and the sizes of all files in bytes.
+        Of the videos' names, the names of their frames, the sizes of all files in bytes, and how masks are
+        read.
         """
-        found = hashlib.sha256()
+        found = hashlib.sha256(b"one object" * self.one_object)
         try:
-            for sequence in self.sequences:
+            for sequence in self.entries:
                 for path in (path for pair in sequence.frames for path in pair):
                     about = sequence.name, path.name, str(path.stat().st_size)
                     found.update("\0".join(about).encode(errors="surrogateescape") + b"\n")
@@ -95,8 +104,11 @@ def is_video_dataset(data: Path) -> bool:
     return (data / PICTURES).is_dir() and (data / ANNOTATIONS).is_dir()
 
 
-def open_videos(data: str | Path) -> VideoDataset:
-    """Open a folder of videos. Raises ValueError if it is none, or no video of it can be used."""
+def open_videos(data: str | Path, *, one_object: bool = False) -> VideoDataset:
+    """Open a folder of videos. one_object: as of `VideoDataset`.
+
+    Raises ValueError if it is none, or no video of it can be used.
+    """
     data = Path(data)
     if not is_video_dataset(data):
         raise ValueError(f"data must be a folder with {PICTURES}/ and {ANNOTATIONS}/ in it; got {data}")
@@ -120,7 +132,7 @@ def open_videos(data: str | Path) -> VideoDataset:
             f"{data} has no video to train on{at_first(problems)}. {PICTURES}/NAME/00000.jpg goes with "
             f"{ANNOTATIONS}/NAME/00000.png"
         )
-    return VideoDataset(tuple(sequences), problems)
+    return VideoDataset(tuple(sequences), problems, read_flag("one_object", one_object))
 
 
 def _sequences_in(folder: Path) -> dict[str, Path]:
@@ -131,27 +143,15 @@ def _sequences_in(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in inner}
 
 
-def _labels(path: Path) -> np.ndarray:
+def read_labels(path: Path) -> np.ndarray:
+    """An annotation's values, uint8 [H, W]: one for each object, 0 where there is none.
+
+    Raises ValueError if it cannot be read or is in colour.
+    """
     image = open_image(path)
     if image.mode not in ("P", "L", "1"):
         raise ValueError(f"annotation {path} must have a palette or be grey; got mode {image.mode}")
     return np.asarray(image).astype(np.uint8)
-
-
-def split_videos(dataset: VideoDataset, held_out: float, seed: int = 0) -> tuple[VideoDataset, VideoDataset]:
-    """Part a dataset at random in two, to train on and held out, as `examples.split` does."""
-    held_out = read_number("held_out", held_out, above=0, below=1)
-    total = len(dataset)
-    if total < 2:
-        raise ValueError(f"to hold videos out there must be two or more; the dataset has {total}")
-    count = min(max(round(held_out * total), 1), total - 1)
-    chosen = set(np.random.default_rng(read_whole("seed", seed, 0)).permutation(total)[:count].tolist())
-
-    def part(is_held_out: bool) -> VideoDataset:
-        numbers = (i for i in range(total) if (i in chosen) == is_held_out)
-        return replace(dataset, sequences=tuple(dataset.sequences[i] for i in numbers))
-
-    return part(False), part(True)
 
 
 class ShuffledVideos:
@@ -184,12 +184,12 @@ class ShuffledVideos:
                 try:
                     return self.dataset.read(index, self._frames(rng, index))
                 except ValueError as error:
-                    problem = f"{self.dataset.sequences[index].name} cannot be used: {error}"
+                    problem = f"{self.dataset.entries[index].name} cannot be used: {error}"
             self.dataset.note(problem or "")
         raise ValueError(f"no video of the dataset can be used{at_first(self.dataset.problems)}")
 
     def _frames(self, rng: np.random.Generator, index: int) -> list[int]:
-        length = len(self.dataset.sequences[index].frames)
+        length = len(self.dataset.entries[index].frames)
         fitting = [stride for stride in self.strides if stride * (self.frames - 1) < length]
         stride = int(rng.choice(fitting)) if fitting else 1
         start = int(rng.integers(max(length - stride * (self.frames - 1), 1)))

@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from video_datasets import write_video
 from sam2_jax import Sam2VideoModel
 from sam2_jax.checkpoint import names
 from sam2_jax.commands import main
+from sam2_jax.training.video_folders import ShuffledVideos
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
@@ -36,3 +38,28 @@ def test_videos_are_trained_on_and_judged_by(tmp_path: Path, capsys: pytest.Capt
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert any(name.startswith("memory_attention.") for name in moved)
     assert not any(name.startswith("vision_encoder.backbone.") for name in moved)
+
+
+@pytest.mark.parametrize("option", ["--images", "--validation-images"])
+def test_photos_are_not_asked_for(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "data", "bear", 3)
+    data, output = str(tmp_path / "data"), str(tmp_path / "tuned")
+    command = ["finetune", "--data", data, "--output", output, "--validation", data, option, data]
+    assert main(command) == 1
+    assert f"{option} says where photos are; {data} has videos" in capsys.readouterr().err
+
+
+def test_annotations_may_be_of_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "data", "bear", 3)
+    opened = []
+
+    def train(model: object, source: ShuffledVideos, *_: object, **__: object) -> NoReturn:
+        opened.append(source.dataset.one_object)
+        raise ValueError("as far as this")
+
+    monkeypatch.setattr("sam2_jax.training.clip_trainer.train_on_clips", train)
+    monkeypatch.setattr("sam2_jax.commands.finetune_videos.load_video_model", lambda _: None)
+    command = ["finetune", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "tuned")]
+    for options in ([], ["--one-object"]):
+        assert main([*command, *options]) == 1
+    assert opened == [False, True]

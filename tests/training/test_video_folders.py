@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from video_datasets import SIZE, write_video
 
+from sam2_jax.training.examples import split
 from sam2_jax.training.synthetic.clips import make_clip
-from sam2_jax.training.video_folders import ShuffledVideos, VideoDataset, open_videos, split_videos
+from sam2_jax.training.video_folders import ShuffledVideos, VideoDataset, open_videos
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,13 @@ def dataset(davis: Path) -> VideoDataset:
 
 
 def test_videos_are_found_with_their_annotated_frames(dataset: VideoDataset, tmp_path: Path) -> None:
-    assert [(video.name, len(video.frames)) for video in dataset.sequences] == [
+    assert [(video.name, len(video.frames)) for video in dataset.entries] == [
         ("bear", 6),
         ("camel", 9),
         ("dance-twirl", 3),
     ]
     write_video(tmp_path, "0a1b", 11, every=5)  # as YouTube-VOS has it
-    (video,) = open_videos(tmp_path).sequences
+    (video,) = open_videos(tmp_path).entries
     assert [photo.name for photo, _ in video.frames] == ["00000.jpg", "00005.jpg", "00010.jpg"]
 
 
@@ -40,6 +42,20 @@ def test_frames_are_read_with_the_objects_of_the_first(dataset: VideoDataset) ->
     assert np.abs(read.images[1].astype(int) - clip.images[3]).mean() < 8  # JPEG
     is_seen = clip.masks[1].any(axis=(1, 2))
     np.testing.assert_array_equal(read.masks, clip.masks[1::2][:, is_seen])
+
+
+def test_annotations_of_one_object_are_bright_on_black(tmp_path: Path) -> None:
+    """As DAVIS 2016 has them, 255 on 0, which is no object where objects have values."""
+    write_video(tmp_path, "one", 3)
+    for path in (tmp_path / "Annotations" / "one").iterdir():
+        with Image.open(path) as file:
+            Image.fromarray((np.asarray(file) > 0).astype(np.uint8) * 255).save(path)
+    with pytest.raises(ValueError, match="nothing is annotated"):
+        open_videos(tmp_path).read(0, [0, 1])
+    dataset = open_videos(tmp_path, one_object=True)
+    clip = make_clip(5, len("one"), 3, SIZE)
+    np.testing.assert_array_equal(dataset.read(0, [0, 1]).masks, clip.masks[:2].any(axis=1, keepdims=True))
+    assert dataset.fingerprint() != open_videos(tmp_path).fingerprint()
 
 
 def test_clips_are_the_same_for_the_same_step_and_long_enough(dataset: VideoDataset) -> None:
@@ -78,7 +94,7 @@ def test_what_is_no_dataset_of_videos_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_split_parts_videos_and_data_is_told_from_other_data(dataset: VideoDataset) -> None:
-    training, held_out = split_videos(dataset, 0.3)
+    training, held_out = split(dataset, 0.3)
     assert (len(training), len(held_out)) == (2, 1)
     assert len({part.fingerprint() for part in (dataset, training, held_out)}) == 3
-    assert dataset.fingerprint() == open_videos(dataset.sequences[0].frames[0][0].parents[3]).fingerprint()
+    assert dataset.fingerprint() == open_videos(dataset.entries[0].frames[0][0].parents[3]).fingerprint()
