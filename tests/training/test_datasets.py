@@ -347,7 +347,7 @@ def test_what_generate_writes_is_read_back_both_ways(tmp_path: Path) -> None:
     box = np.zeros(4, np.int64)
     found = [GeneratedMask(encode_rle(mask), box, 0.9, (4.0, 4.0), 0.9, (0, 0, 1, 1)) for mask in masks]
     generator: Any = AutomaticMaskGenerator(model_of(smallest_config()))
-    generator.find = lambda *_: found
+    generator.find_each = lambda photos, **_: (found for _ in photos)
     annotate(generator, [photo(photos / "a.jpg")], out, progress=False)
     dataset = open_dataset(out, photos)
     assert (names(dataset), dataset.problems) == (["a.jpg"], [])
@@ -641,12 +641,12 @@ def test_a_picture_listed_twice_is_on_one_side_of_a_split(tmp_path: Path) -> Non
         assert (len(train), len(test)) == (6, 6)
         assert not set(names(train)) & set(names(test))
     once = open_dataset(coco(tmp_path, [annotation(i, image_id=i) for i in (0, 4)], images))
-    with pytest.raises(ValueError, match="there must be two or more; the dataset has 1"):
+    with pytest.raises(ValueError, match="must be two pictures or videos or more; there is 1"):
         split(once, 0.5)
 
 
 def test_split_needs_something_on_either_side(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there must be two or more; the dataset has 1"):
+    with pytest.raises(ValueError, match="must be two pictures or videos or more; there is 1"):
         split(open_dataset(folder_of(tmp_path, 1)), 0.5)
     dataset = open_dataset(folder_of(tmp_path, 2))
     for held_out in (0, 1, -0.5, float("nan"), "half"):
