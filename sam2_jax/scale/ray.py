@@ -11,6 +11,7 @@ no Ray themselves:
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from sam2_jax.scale.rows import (
     write_rows,
 )
 
+_SECONDS_TO_ANSWER = 10.0
 # Photos of one task, and rows of one file: what is done again if a machine is lost.
 _LEAST_IN_A_BLOCK, _MOST_IN_A_BLOCK, _BLOCKS = 8, 64, 32
 
@@ -246,6 +248,7 @@ def generate_on_ray(
     reached, or as `RowWriter` does.
     """
     ray = import_ray()
+    check_address(address)
     masks = AutomaticMasks(model, **options)
     rows = RowWriter(output, masks.made)
     output.mkdir(parents=True, exist_ok=True)
@@ -308,6 +311,20 @@ def import_ray() -> ModuleType:
     except ImportError as error:
         raise ValueError("this engine needs Ray: pip install 'sam2_jax[ray]'") from error
     return ray
+
+
+def check_address(address: str | None) -> None:
+    """Raise ValueError for an address that is none or where nothing listens: Ray would try for minutes."""
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"address must be HOST:PORT, as `ray start` says it; got {shown(address)}")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"no Ray cluster answers at {shown(address)}: {reason}") from error
 
 
 def connect(ray: Any, address: str | None) -> None:

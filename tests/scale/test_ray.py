@@ -131,10 +131,15 @@ def test_whatever_is_killed_each_photo_has_one_row() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.skipif(not find_spec("ray"), reason="needs Ray: pip install 'sam2_jax[ray]'")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"), ("nowhere", "address must be HOST:PORT")],
+)
 def test_a_cluster_that_does_not_answer_is_a_sentence(
-    model: str, photos: list[Path], tmp_path: Path, capsys: Any
+    address: str, said: str, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    command = ["generate", str(photos[0]), "--model", model, "--output", str(tmp_path / "out")]
-    assert main([*command, "--engine", "ray", "--address", "127.0.0.1:1"]) == 1
-    assert "no Ray cluster answers at '127.0.0.1:1'" in capsys.readouterr().err
+    monkeypatch.setattr("sam2_jax.scale.ray.import_ray", lambda: None)
+    command = ["generate", str(photos[0]), "--model", "embedded", "--output", str(tmp_path / "out")]
+    assert main([*command, "--engine", "ray", "--address", address]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
