@@ -79,12 +79,12 @@ def phase(
     )
 
 
-# (image size, frames of a clip, strides, options): masks first, so that memories are of the right thing.
+# (image size, frames of a clip, strides, options): masks first, so that memories are of the right thing; then
+# strides at which as many objects are gone as in clips of 24 frames.
 PHASES: dict[str, tuple[int, int, tuple[int, ...], ClipTrainingOptions]] = {
     "first": (SMALL_SIZE, 4, (1, 2), phase(2000, 4e-4, 4, 0.8)),
-    "longer": (SMALL_SIZE, 8, (1, 2, 3), phase(1500, 3e-4, 3, 0.4)),
-    "larger": (IMAGE_SIZE, 8, (1, 2, 3), phase(900, 2e-4, 3, 0.25)),
-    "corrections": (IMAGE_SIZE, 8, (1, 2, 3), phase(200, 5e-5, 2, 0.2, corrected=1, rounds=1)),
+    "longer": (SMALL_SIZE, 8, (2, 3), phase(1000, 3e-4, 3, 0.4)),
+    "larger": (IMAGE_SIZE, 8, (1, 2, 3), phase(300, 2e-4, 3, 0.2, corrected=1, rounds=1)),
 }
 
 
@@ -141,6 +141,21 @@ def _first_values(rng: np.random.Generator, name: str, value: Any) -> Any:
     return 0.2 * found if adds else found
 
 
+def with_fresh_presence(model: Sam2VideoModel) -> Sam2VideoModel:
+    """The model with a presence head of random values: the image model's is dead, objects being always there.
+
+    It begins with what is mostly true, that an object is there.
+    """
+    rng = np.random.default_rng(TRAINING_SEED)
+    head = "mask_decoder.pred_obj_score_head."
+    flat = {
+        name: first_values(rng, name, np.asarray(value)) if name.startswith(head) else value
+        for name, value in names.flatten(model.params).items()
+    }
+    flat[f"{head}proj_out.bias"] = np.full(1, 2.0, np.float32)
+    return Sam2VideoModel(model.config, names.unflatten(flat))
+
+
 def train_model(arguments: argparse.Namespace) -> None:
     """The `train` command: all phases, each from its last checkpoint if there is one."""
     output = arguments.output
@@ -148,6 +163,8 @@ def train_model(arguments: argparse.Namespace) -> None:
     model = first_model(image)
     first = 0
     for name, (size, frames, strides, options) in PHASES.items():
+        if name == "longer":  # the first whose clips have objects that go
+            model = with_fresh_presence(model)
         source = SyntheticClips(TRAINING_SEED, size, frames, strides, first)
         model, _ = train_on_clips(
             model.with_image_size(size), source, options, output / name, checkpoint_every=25, log_every=10
