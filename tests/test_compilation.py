@@ -1,5 +1,6 @@
 """Compiling ahead of time, few traces over a realistic workload, and the opt-in cache on disk."""
 
+import math
 import os
 import platform
 import subprocess
@@ -263,6 +264,7 @@ def test_what_compiling_used_goes_back_to_the_system() -> None:
     pieces = [b"." * (2**14 + i) for i in range(6000)]  # 94 MB
     del pieces[:-1]
     held = resident()
-    for seconds, least, most in ((0.1, -10, 10), (2.0, 80, 1000)):
+    # At most whatever: what other tests of this process left goes back with it.
+    for seconds, least, most in ((0.1, -10, 10), (2.0, 80, math.inf)):
         jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
         assert least <= held - resident() < most

@@ -244,7 +244,7 @@ def test_ctrl_c_keeps_what_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = [*PROMPTS, "--write", "masks", "json", "sheet"]
-    original = Record.add
+    original, handler = Record.add, signal.getsignal(signal.SIGINT)
 
     def interrupted(self: Record, *arguments: Any) -> None:
         original(self, *arguments)
@@ -258,7 +258,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert "stopping soon" in error
     assert f"sam2-jax: stopped; 8 of {COUNT} frames are kept; the same command goes on" in error
     assert {path.name for path in Path("out").iterdir()} == {"frames.jsonl", "session-000008.npz"}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert track(model, *command) == 0
     assert written("out") == undisturbed
 
