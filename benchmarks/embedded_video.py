@@ -85,6 +85,7 @@ PHASES: dict[str, tuple[int, int, tuple[int, ...], ClipTrainingOptions]] = {
     "first": (SMALL_SIZE, 4, (1, 2), phase(2000, 4e-4, 4, 0.8)),
     "longer": (SMALL_SIZE, 8, (2, 3), phase(1000, 3e-4, 3, 0.4)),
     "larger": (IMAGE_SIZE, 8, (1, 2, 3), phase(300, 2e-4, 3, 0.2, corrected=1, rounds=1)),
+    "again": (IMAGE_SIZE, 8, (2, 3), phase(300, 2e-4, 3, 0.2, corrected=1, rounds=1)),
 }
 
 
@@ -187,7 +188,7 @@ def package(arguments: argparse.Namespace) -> None:
     write_checkpoint(arguments.output, cast(own, np.float16), model.config)
 
 
-def held_out(count: int, first: int = 0) -> Iterator[ClipExample]:
+def held_out(count: int, first: int) -> Iterator[ClipExample]:
     """Clips of the stream that nothing was trained on."""
     source = SyntheticClips(HELD_OUT_SEED, IMAGE_SIZE, FRAMES, strides=(1,))
     return map(source.example, range(first, first + count))
@@ -221,11 +222,13 @@ def without_memory(model: Sam2Model) -> Any:
 def evaluate_model(arguments: argparse.Namespace) -> None:
     """The `evaluate` command: the model beside the image model without a memory."""
     model = Sam2VideoModel.from_pretrained(arguments.model)
-    tracked = evaluate_clips(model, held_out(arguments.clips), progress=True)
+    tracked = evaluate_clips(model, held_out(arguments.clips, arguments.first), progress=True)
     rows = [["embedded video model", *cells(tracked)]]
     if not arguments.alone:
         image = Sam2Model.from_pretrained(EMBEDDED)
-        alone = evaluate_tracker(without_memory(image), held_out(arguments.clips), progress=True)
+        alone = evaluate_tracker(
+            without_memory(image), held_out(arguments.clips, arguments.first), progress=True
+        )
         rows.append(["image model, the last mask's box as prompt", *cells(alone)])
     head = ["one click on the first frame", "J&F", "J", "F", "J of the first frame", "presence", "returning"]
     print(
@@ -253,6 +256,7 @@ def main() -> None:
     evaluation = commands.add_parser("evaluate", help="print the card's table")
     evaluation.add_argument("--model", default=EMBEDDED, help="folder (default: the one in the package)")
     evaluation.add_argument("--clips", type=int, default=60, help="how many (default: %(default)s)")
+    evaluation.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
     evaluation.add_argument("--alone", action="store_true", help="leave the image model without memory out")
     evaluation.set_defaults(run=evaluate_model)
     packaging = commands.add_parser("package", help="write what the package needs beside the image model")
