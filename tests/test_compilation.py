@@ -114,6 +114,7 @@ def test_loading_compiles_nothing(compiled: list[str], tmp_path: Path) -> None:
     assert compiled == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compiled: list[str]) -> None:
     model = model_of_its_own()
@@ -146,6 +147,7 @@ def test_after_compile_neither_sessions_nor_batches_nor_generators_compile(compi
     used("a generator")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_generator_prepares_what_its_own_options_need(compiled: list[str]) -> None:
     model = model_of_its_own()

@@ -72,6 +72,7 @@ def test_an_image_model_is_no_video_model(tmp_path: Path) -> None:
         VideoNetwork.from_pretrained(tmp_path / "tuned")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_random_model_has_every_parameter() -> None:
     model = VideoNetwork(smallest_video_config())

@@ -108,6 +108,7 @@ def test_what_is_found_on_the_way_is_found_again(
     assert run("killed") == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [4, 8])
 def test_frames_tracked_at_once_go_on_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int

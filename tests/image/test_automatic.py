@@ -48,6 +48,7 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
 # --- the shortcuts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation_to_the_bit")
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_masks_of_low_score_are_left_out_and_nothing_else_changes(
@@ -205,6 +206,7 @@ def test_grids_of_one_s_own(model: Sam2Model) -> None:
         AutomaticMaskGenerator(model, point_grids=[grid * 2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_refinement_prompts_with_each_mask() -> None:
     model = model_of_its_own(128)

@@ -78,6 +78,7 @@ def test_parameters_of_64_bits_are_taken_as_32(model: Sam2Model) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(wide.params)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("option")
 def test_random_and_bfloat16_models_are_traced(model: Sam2Model) -> None:
     drawn = jax.eval_shape(lambda: Sam2Model(model.config, param_dtype=jnp.bfloat16).params)

@@ -756,6 +756,7 @@ def loss_and_gradient(model: Sam2Model, pixels: np.ndarray) -> Any:
     return jax.jit(jax.value_and_grad(loss))
 
 
+@pytest.mark.slow
 def test_gradients_reach_all_that_takes_part(model: Sam2Model, loss_and_gradient: Any) -> None:
     flat = names.flatten(loss_and_gradient(model.params)[1])
     assert all(np.isfinite(gradient).all() for gradient in flat.values())

@@ -150,6 +150,7 @@ def test_vmap_over_prompts_and_gradients_to_a_point(model: Sam2Model, embeddings
     np.testing.assert_allclose(slope[0], change, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transformation", ["jit", "eval_shape", "make_jaxpr", "grad", "scan"])
 def test_sessions_batches_and_generators_work_inside_and_afterwards(
     model: Sam2Model, transformation: str

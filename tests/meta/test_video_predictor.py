@@ -154,6 +154,7 @@ def play(predictor: SAM2VideoPredictor, state: Any, operation: dict[str, Any]) -
     return [t], masks[ids.index(object_id)][None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -36,6 +36,7 @@ def test_a_run_ends_where_a_window_is_not_what_pooling_left() -> None:
     assert windowed_runs([8, 8, 4, 2], [False, True, False, True]) == [Run(0, 3, 8), Run(3, 4, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_tiles_and_bands_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     config = smallest_config((128, 192))

@@ -91,6 +91,7 @@ def test_one_export_holds_the_programs_of_several_platforms() -> None:
     assert "_platform_index" in text
 
 
+@pytest.mark.slow
 def test_an_export_may_leave_numbers_of_images_objects_and_points_open() -> None:
     config = smallest_config()
     params = names.unflatten(names.to_flax(random_tensors(config)))

@@ -110,6 +110,7 @@ class Clip:
             assert error <= 1e-4 * np.linalg.norm(expected["low"][is_there])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["click_float32_memory", "click_20", "mask_prompt", "two_objects", "disappears", "click_192"]
 )
@@ -119,6 +120,7 @@ def test_tracking_equals_the_reference(reference_dir: Path, name: str) -> None:
     clip.check(found)
 
 
+@pytest.mark.slow
 def test_objects_and_slots_one_by_one_equal_the_reference(
     reference_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def example(clip: Clip) -> tuple[Any, VideoState, Plan]:
     return features, state, clip.plan(1)
 
 
+@pytest.mark.slow
 def test_bfloat16_gives_float32_logits_scores_and_pointers(reference_dir: Path) -> None:
     clip = Clip(reference_dir, "click_float32_memory", jnp.bfloat16)
     clip.pixels = clip.pixels[:2]
@@ -147,6 +150,7 @@ def test_bfloat16_gives_float32_logits_scores_and_pointers(reference_dir: Path) 
     assert np.linalg.norm(found.low - expected) < 0.1 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_an_object_with_nothing_to_see_disturbs_nobody(
     reference_dir: Path, monkeypatch: pytest.MonkeyPatch, one_by_one: bool
@@ -176,6 +180,7 @@ def test_an_object_with_nothing_to_see_disturbs_nobody(
     assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in (*found, *after))
 
 
+@pytest.mark.slow
 def test_images_may_be_oblong() -> None:
     config = smallest_video_config(image_size=(64, 96))
     module = Sam2Video(config)

@@ -102,6 +102,7 @@ def test_masks_in_lanes_equal_those_by_sub_pixel() -> None:
     assert relative_error(found, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_network_for_a_tpu_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """With windows that are filled up and images of different height and width; kernels interpreted."""

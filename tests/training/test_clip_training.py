@@ -200,6 +200,7 @@ def test_batches_are_of_objects_seen_in_the_first_frame_forward_and_backward() -
     assert orders == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_clips_of_a_batch_are_each_as_alone(model: Sam2VideoModel) -> None:
     clips = [clip_of(example(index=index), corrected) for index, corrected in ((0, (2,)), (1, ()))]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *clips)

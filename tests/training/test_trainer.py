@@ -281,6 +281,7 @@ def test_processes_of_a_program_that_guards_nothing_are_a_sentence(tmp_path: Pat
     assert '`if __name__ == "__main__":`' in done.stderr
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch_and_come_to_the_same_losses(straight: Trained) -> None:
     program = """
 import sys, json, warnings, jax

@@ -39,6 +39,7 @@ def runs(yields: Any) -> Any:
     return [stacked([each]) for each in yields]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 9, 10, 20])
 @pytest.mark.parametrize("keep", ["none", "all"])
 def test_a_loaded_session_goes_on_to_the_bit(tmp_path: Path, stop: int, keep: str) -> None:

@@ -62,6 +62,7 @@ def test_a_run_is_the_same_in_chunks(chunk: int) -> None:
             assert np.abs(mine.pointer - other.pointer).max() <= LIMIT
 
 
+@pytest.mark.slow
 def test_chunks_end_before_frames_with_prompts_and_ones_are_left() -> None:
     one = session(CHUNK)
     one.prompt(0, 1, [(12, 30)])
@@ -72,6 +73,7 @@ def test_chunks_end_before_frames_with_prompts_and_ones_are_left() -> None:
     assert programs == [3, 1, 1, 3, 3, 3, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", range(1, 10))
 def test_a_run_may_be_left_at_any_frame_and_corrected_there(stop: int) -> None:
     runs = []

@@ -31,6 +31,7 @@ def traced(monkeypatch: pytest.MonkeyPatch, quick_compilation: None) -> Counter[
     return seen
 
 
+@pytest.mark.slow
 def test_a_long_session_compiles_each_step_once_for_each_bucket(traced: Counter[str]) -> None:
     """60 frames with clicks, boxes, two objects added, one removed, a correction and a pass backwards."""
     # Of a width for which nothing has been traced before.
@@ -69,6 +70,7 @@ def test_a_long_session_compiles_each_step_once_for_each_bucket(traced: Counter[
     assert traced["condition"] <= before["condition"] + 1  # two objects with one conditioning frame
 
 
+@pytest.mark.slow
 def test_after_compile_sessions_compile_nothing(traced: Counter[str]) -> None:
     model = video_model_of(smallest_video_config(memory_attention_feed_forward_hidden_size=40))
     found = model.compile(objects=(1, 2), conditioning_frames=(1, 2))
@@ -98,6 +100,7 @@ def test_after_compile_sessions_compile_nothing(traced: Counter[str]) -> None:
         model.compile(conditioning_frames=0)
 
 
+@pytest.mark.slow
 def test_chunks_compile_one_more_of_what_they_run(traced: Counter[str]) -> None:
     """Whole chunks and single frames are all there is, however long what is left of a run may be."""
     model = video_model_of(smallest_video_config(memory_attention_feed_forward_hidden_size=44))

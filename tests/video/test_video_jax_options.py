@@ -35,6 +35,7 @@ def usual() -> list[Any]:
     return all_ways()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_changes_nothing(usual: list[Any], option: str) -> None:
     context: AbstractContextManager[None] = OPTIONS[option]()
@@ -42,6 +43,7 @@ def test_an_option_changes_nothing(usual: list[Any], option: str) -> None:
         assert_equal(all_ways(), usual)
 
 
+@pytest.mark.slow
 def test_types_stay_where_objects_and_slots_are_taken_one_by_one(
     usual: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
