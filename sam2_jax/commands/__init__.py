@@ -11,6 +11,7 @@ from sam2_jax.checks import did_you_mean, shown, some_lines
 from sam2_jax.commands.collect import add_collect
 from sam2_jax.commands.common import check_paths
 from sam2_jax.commands.convert import add_convert
+from sam2_jax.commands.demo import add_demo
 from sam2_jax.commands.export import add_export
 from sam2_jax.commands.finetune import add_finetune
 from sam2_jax.commands.generate import add_generate
@@ -23,6 +24,7 @@ COMMANDS = {
     "segment": add_segment,
     "generate": add_generate,
     "track": add_track,
+    "demo": add_demo,
     "collect": add_collect,
     "finetune": add_finetune,
     "convert": add_convert,

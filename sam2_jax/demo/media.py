@@ -1,0 +1,225 @@
+"""Media: pictures and clips that were uploaded or named at the start, and their frames."""
+
+import io
+import secrets
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sam2_jax.clips.clip import Clip, Source
+from sam2_jax.clips.pictures import Animation
+from sam2_jax.clips.reading import open_clip, part_of
+from sam2_jax.clips.video_file import VideoFile
+from sam2_jax.demo.caches import Bounded
+from sam2_jax.processing.images import open_image, reading, to_rgb
+from sam2_jax.processing.inputs import Size
+
+# Formats whose pictures move; others that hold several are stacks of pages or views.
+_MOVING = ("GIF", "WEBP", "PNG", "AVIF")
+_SHOWN_QUALITY = 95
+# Browsers fetch several frames at once, not always in order: so many are read on to reach one.
+_READ_ON = 12
+_SHOWN_BYTES = 2**27
+
+
+class Picture:
+    """A single picture as a source of clips: one frame."""
+
+    rate: float | None = None
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        self.path = path
+        self._max_pixels = max_pixels
+        self.size: Size = self._pixels().shape[:2]
+
+    def __len__(self) -> int:
+        return 1
+
+    def _pixels(self) -> np.ndarray:
+        with warnings.catch_warnings():  # of pages that are left out, and of dark pictures
+            warnings.simplefilter("ignore")
+            return to_rgb(open_image(self.path, self._max_pixels), max_pixels=self._max_pixels)
+
+    def read(self, frames: range) -> Iterator[np.ndarray]:
+        """See `Source`."""
+        for _ in frames:
+            yield self._pixels()
+
+    def name(self, frame: int) -> str:
+        """The picture's name without its end."""
+        return self.path.stem
+
+    def digest(self) -> str:
+        """Not asked for here."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Medium:
+    """A picture or a clip. id: random, whoever knows it may use it. source: where its frames come from."""
+
+    id: str
+    kind: str
+    name: str
+    source: Source
+    bytes: int
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._reader = self.clip()
+        self._next = 0
+
+    def clip(self) -> Clip:
+        """Its frames, for one thread; a picture is a clip of one."""
+        return part_of(self.source)
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of its frames."""
+        return self.source.size
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page is told of it."""
+        height, width = self.size
+        about = {"id": self.id, "kind": self.kind, "name": self.name, "width": width, "height": height}
+        return {**about, "frames": len(self.source), "rate": self.source.rate}
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame t, uint8 [H, W, 3]. Raises ValueError if it cannot be read."""
+        with self._lock:
+            return self._reader[t]
+
+    def shown(self, t: int, kept: Bounded[bytes]) -> bytes:
+        """Frame t as a JPEG, from what is kept if it is there. Raises ValueError if it cannot be read."""
+        if (found := kept.get((self.id, t))) is not None:
+            return found
+        with self._lock:
+            if (found := kept.get((self.id, t))) is not None:
+                return found
+            first = self._next if self._next <= t < self._next + _READ_ON else t
+            for each in range(first, t + 1):
+                found = _jpeg(self._reader[each])
+                kept.put((self.id, each), found, len(found))
+            self._next = t + 1
+        assert found is not None
+        return found
+
+    def close(self) -> None:
+        """Let what reads it end, and take an uploaded file away."""
+        with self._lock:
+            self._reader.close()
+        if self.bytes:
+            shutil.rmtree(self.source.path.parent, ignore_errors=True)
+
+
+class Media:
+    """All media that are open: those named at the start, which stay, and uploads, so many bytes at most."""
+
+    def __init__(self, max_pixels: int, most_bytes: float) -> None:
+        self.max_pixels = max_pixels
+        self.folder = Path(tempfile.mkdtemp(prefix="sam2-jax-demo-"))
+        self.shown: Bounded[bytes] = Bounded(_SHOWN_BYTES)
+        self._opened: dict[str, Medium] = {}
+        self._uploads: Bounded[Medium] = Bounded(most_bytes, self._forget)
+
+    @property
+    def opened(self) -> list[Medium]:
+        """The media that were named at the start."""
+        return list(self._opened.values())
+
+    def open(self, path: Path) -> Medium:
+        """Open a picture, a folder or a clip of the machine's own. Raises ValueError for what is none."""
+        if path.is_dir():
+            medium = Medium(
+                _new_id(), "video", path.name, open_clip(path, max_pixels=self.max_pixels).source, 0
+            )
+        else:
+            medium = self._read(path, path.name, 0)
+        return self.add(medium)
+
+    def add(self, medium: Medium) -> Medium:
+        """Let a medium stay until the end."""
+        self._opened[medium.id] = medium
+        return medium
+
+    def new_file(self) -> Path:
+        """Where an upload may be written."""
+        return Path(tempfile.mkdtemp(dir=self.folder)) / "upload"
+
+    def take(self, path: Path, name: str) -> Medium:
+        """Open what was written to a `new_file`. Raises ValueError for what is no medium, which is then gone."""
+        try:
+            medium = self._read(path, name, path.stat().st_size)
+        except BaseException as error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            if isinstance(error, ValueError):
+                raise ValueError(str(error).replace(str(path), name)) from error
+            raise
+        self._uploads.put(medium.id, medium, medium.bytes)
+        return medium
+
+    def get(self, id_: str) -> Medium | None:
+        """A medium by its id; None if there is none, or no longer."""
+        return self._opened.get(id_) or self._uploads.get(id_)
+
+    def drop_idle(self, seconds: float) -> None:
+        """Let uploads go that nobody has asked for so long."""
+        self._uploads.drop_idle(seconds)
+        self.shown.drop_idle(seconds)
+
+    def close(self) -> None:
+        """Take all uploads away."""
+        self._uploads.drop_idle(-1)
+        for medium in self.opened:
+            medium.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _forget(self, medium: Medium) -> None:
+        self.shown.drop(lambda key: isinstance(key, tuple) and key[0] == medium.id)
+        medium.close()
+
+    def _read(self, path: Path, name: str, size: int) -> Medium:
+        kind, source = _source(path, name, self.max_pixels)
+        return Medium(_new_id(), kind, name, source, size)
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(12)
+
+
+def _source(path: Path, name: str, max_pixels: int) -> tuple[str, Source]:
+    """What a file is, by its content: a picture, a moving one, or else a video."""
+    try:
+        with reading(path, max_pixels) as file:
+            is_moving = file.format in _MOVING and getattr(file, "n_frames", 1) > 1
+    except ValueError as error:
+        if "not a picture" not in str(error):
+            raise
+        return "video", _video(path, name, max_pixels)
+    if is_moving:
+        return "video", Animation(path, max_pixels)
+    return "picture", Picture(path, max_pixels)
+
+
+def _video(path: Path, name: str, max_pixels: int) -> Source:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return VideoFile(path, max_pixels)
+    except ValueError as error:
+        raise ValueError(f"{name} is neither a picture nor a video that can be read here: {error}") from error
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    """What is looked at; the model gets the pixels themselves."""
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG", quality=_SHOWN_QUALITY, subsampling=0)
+    return written.getvalue()

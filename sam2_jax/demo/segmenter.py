@@ -1,0 +1,90 @@
+"""`Segmenter`: what the model is asked, in the device's thread: clicks, everything, tracks."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sam2_jax.demo.caches import Bounded
+from sam2_jax.demo.media import Medium
+from sam2_jax.image.model import Sam2Model
+from sam2_jax.image.session import ImagePredictor, Prediction
+from sam2_jax.video.model import Sam2VideoModel
+
+_EMBEDDINGS_BYTES = 2**29
+_LOGITS_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Models:
+    """The network for pictures, and what loads the one for clips, at most once.
+
+    load_video raises ValueError, a sentence, if there is none of this name.
+    """
+
+    name: str
+    image: Sam2Model
+    load_video: Callable[[], Sam2VideoModel]
+
+
+class Answer(NamedTuple):
+    """A prediction, the keys by which its logits can be named, and the model's milliseconds."""
+
+    prediction: Prediction
+    keys: list[str]
+    milliseconds: float
+
+
+class Segmenter:
+    """Answers of one model for all media, with what it keeps of them. Its methods but for `knows`, in one thread."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self._predictors: Bounded[ImagePredictor] = Bounded(_EMBEDDINGS_BYTES)
+        self._logits: Bounded[np.ndarray] = Bounded(_LOGITS_BYTES)
+
+    def knows(self, medium: Medium, frame: int) -> bool:
+        """Whether a frame is encoded already."""
+        return self._predictors.get((medium.id, frame)) is not None
+
+    def warm_up(self) -> None:
+        """Compile what clicks run."""
+        self.models.image.compile(uses="session")
+
+    def predict(
+        self,
+        medium: Medium,
+        frame: int,
+        picture: np.ndarray | None,
+        prompts: dict[str, Any],
+        previous: Any,
+        multimask: bool,
+    ) -> Answer:
+        """Masks of an object. picture: the frame, where it is not known."""
+        start = time.perf_counter()
+        predictor = self._predictor(medium, frame, picture)
+        mask = self._logits.get((medium.id, frame, previous)) if isinstance(previous, str) else previous
+        found = predictor.predict(**prompts, mask=mask, multimask_output=multimask)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        keys = [secrets.token_urlsafe(9) for _ in found.scores]
+        for key, logits in zip(keys, found.logits, strict=True):
+            self._logits.put((medium.id, frame, key), logits.copy(), logits.nbytes)
+        return Answer(found, keys, milliseconds)
+
+    def drop_idle(self, seconds: float) -> None:
+        """Let go what nobody has asked for so long."""
+        self._predictors.drop_idle(seconds)
+        self._logits.drop_idle(seconds)
+
+    def _predictor(self, medium: Medium, frame: int, picture: np.ndarray | None) -> ImagePredictor:
+        key = medium.id, frame
+        found = self._predictors.get(key)
+        if found is None:
+            found = self.models.image.predictor(medium.frame(frame) if picture is None else picture)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(found.embeddings))
+            self._predictors.put(key, found, size)
+        return found
