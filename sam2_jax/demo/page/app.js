@@ -101,29 +101,30 @@ export class App {
     Object.assign(this, { model, limits: { bytes, pixels } });
     storage.forgetOld();
     for (const medium of opened) this.media.set(medium.id, fresh(medium));
-    const works = await storage.savedWork();
-    for (const work of works) await this.#takeUp(work);
-    const latest = works.at(-1) && this.media.get(works.at(-1).medium.id);
+    let latest = null;
+    for (const work of await storage.savedWork()) latest = await this.#takeUp(work);
     this.#open(latest ?? [...this.media.values()][0] ?? null);
   }
 
   /** Work of before. A server that was started anew has the same medium under another name. */
   async #takeUp({ medium, history, frame }) {
-    const again = [...this.media.values()].find(({ medium: other, history: { past } }) =>
-      past.length === 0 && other.id !== medium.id && alike(other, medium) && other.name === medium.name);
     const file = await storage.savedFile(medium.id);
-    if (again && !file) {
-      this.media.set(again.medium.id, { medium: again.medium, history, frame, file: null });
-      medium.id = again.medium.id;
-    } else {
-      this.media.set(medium.id, { medium, history, frame, file });
-    }
+    const again = !file && !this.media.has(medium.id) && this.#untouchedLike(medium);
+    if (again) storage.forget(medium.id);
+    const work = { medium: again ? again.medium : medium, history, frame, file };
+    this.media.set(work.medium.id, work);
+    return work;
+  }
+
+  #untouchedLike(medium) {
+    return [...this.media.values()].find(({ medium: other, history: { past } }) =>
+      past.length === 0 && alike(other, medium) && other.name === medium.name);
   }
 
   /** Send a file to the server and open it. */
   async add(file) {
     if (!this.#fits(file)) return;
-    this.say(`Sending ${file.name} …`, true);
+    this.say(`Sending ${file.name} …`);
     try {
       const medium = await server.upload(file);
       this.media.set(medium.id, { ...fresh(medium), file });

@@ -5,6 +5,7 @@ import * as server from "./server.js";
 import { decode, contains } from "./masks.js";
 import { maskOn, prompt, takenCandidate, withBox, withClick } from "./state.js";
 
+const SLOW = 500; // milliseconds after which it is said that the model is still at work
 const RESTING = 50; // milliseconds that the pointer rests before the model is asked what a click would take
 
 export class Asking {
@@ -101,6 +102,7 @@ export class Asking {
     const controller = new AbortController();
     this.#running = { prompts, controller };
     const { points, labels, box, previous } = prompts;
+    const slow = setTimeout(() => this.#app.say("Looking …"), SLOW);
     try {
       prompts.answer = await server.predict(medium.id, { frame, points, labels, box, previous }, controller.signal);
       if (prompts === this.hover?.prompts) this.#redraw();
@@ -110,22 +112,21 @@ export class Asking {
       if (error.name !== "AbortError") this.#refused.add(prompts);
       this.#app.refused(error);
     } finally {
+      clearTimeout(slow);
       this.#running = null;
     }
   }
 
   #announce(prompts) {
     const { selected, frame } = this.#app;
-    if (selected?.prompts[frame] === prompts) this.#app.say(told(selected, frame));
+    if (selected?.prompts[frame] === prompts) this.#app.say(`${selected.name}: ${measured(maskOn(selected, frame))}.`);
   }
 }
 
-/** "Object 1: 12 % of the picture, score 0.93." */
-export function told(object, frame) {
-  const { mask, score } = maskOn(object, frame);
+/** "12 % of the picture, score 0.93" */
+export function measured({ mask, score }) {
   const { area } = decode(mask);
-  const share = area === 0 ? "nothing" : `${percent(area)} of the picture`;
-  return `${object.name}: ${share}, score ${score.toFixed(2)}.`;
+  return `${area === 0 ? "nothing" : `${percent(area)} of the picture`}, score ${score.toFixed(2)}`;
 }
 
 export const percent = (share) => `${share < 0.0995 ? (share * 100).toFixed(1) : Math.round(share * 100)} %`;

@@ -65,7 +65,7 @@ export class Jobs {
     if (this.running) return this.#app.say(`${this.running.name}: stop this first.`);
     const controller = new AbortController();
     this.running = { name, progress: null, stop: () => controller.abort() };
-    this.#app.say(`${name} …`, true);
+    this.#app.say(`${name} …`);
     this.#app.changed();
     try {
       await work(controller.signal, (progress) => {

@@ -1,28 +1,30 @@
 // The page: which part does what, which key means what, what is drawn when.
 
 import { App } from "./app.js";
-import { Asking, percent } from "./asking.js";
+import { Asking } from "./asking.js";
+import { Editing } from "./editing.js";
+import { Files } from "./files.js";
 import { Frames } from "./frames.js";
 import { Gestures } from "./gestures.js";
 import { Jobs } from "./jobs.js";
-import { contains, decode } from "./masks.js";
 import { Candidates, ObjectList } from "./objects.js";
+import { listenToKeys } from "./shortcuts.js";
 import { Stage } from "./stage.js";
-import * as documents from "./state.js";
 import { Timeline } from "./timeline.js";
+
+const SPOKEN_AFTER = 400; // milliseconds that the keyboard's cursor rests before its place is told
 
 const element = (id) => document.getElementById(id);
 const clicked = (id, act) => element(id).addEventListener("click", act);
 
 // ---- what is told
 
-function say(sentence, busy = false) {
+function say(sentence) {
   element("status").textContent = sentence;
-  document.body.ariaBusy = String(busy);
 }
 
-function complain(error) {
-  console.info(error); // not as an error: it is the user's to read, and stands on the page
+/** What went wrong, or nothing any more. */
+function complain(error = null) {
   const [text, dismiss] = element("problem").children;
   text.textContent = error?.message ?? "";
   dismiss.hidden = !error;
@@ -35,31 +37,28 @@ const frames = new Frames();
 const canvas = element("canvas");
 const stage = new Stage(canvas, app);
 const asking = new Asking(app, stage.redraw);
+const editing = new Editing(app, asking);
 const jobs = new Jobs(app);
 stage.follow(asking);
 
 const usable = () => Boolean(stage.shown) && !app.dropped && stage.shown.frame === app.frame;
 
+let saying = 0;
 const gestures = new Gestures(canvas, stage, {
   click: (point, label, since) => asking.click(point, label, since),
   box: (box, since) => asking.box(box, since),
   point(point, label, byKey) {
     asking.point(point, label);
-    if (byKey) sayWhere(point);
+    clearTimeout(saying);
+    if (byKey) saying = setTimeout(() => editing.sayWhere(point), SPOKEN_AFTER);
   },
-  select: selectAt,
+  select: (point) => editing.selectAt(point),
   usable,
   removes: () => app.tool === "remove",
   say,
 });
-
-const list = new ObjectList(element("list"), element("object-row"), {
-  select: (id) => select(id),
-  rename: (id, name) => name ? app.edit((now) => documents.rename(now, id, name)) : app.changed(),
-  show: (id) => toggle(id),
-  remove: (id) => remove(id),
-});
-const candidates = new Candidates(element("candidates"), element("candidate"), choose);
+const list = new ObjectList(element("list"), element("object-row"), editing);
+const candidates = new Candidates(element("candidates"), element("candidate"), (index) => editing.choose(index));
 const timeline = new Timeline(
   {
     section: element("timeline"), slider: element("frame"), marks: element("marks"),
@@ -67,78 +66,6 @@ const timeline = new Timeline(
   },
   app, frames,
 );
-
-// ---- objects
-
-const named = (id) => app.document.objects.find((object) => object.id === id);
-
-function select(id) {
-  if (id === app.document.selected) return;
-  asking.forgetHover();
-  app.amend((now) => documents.select(now, id));
-  list.reveal(id);
-  const object = named(id);
-  say(`${object.name} is selected.`);
-}
-
-/** Select the object whose mask has a pixel; of several the smallest. */
-function selectAt(pixel) {
-  const area = (object) => decode(documents.maskOn(object, app.frame).mask).area;
-  const there = objectsAt(pixel).sort((one, other) => area(one) - area(other));
-  if (there.length > 0) select(there[0].id);
-  else say("No object there.");
-}
-
-const objectsAt = (pixel) => app.document.objects.filter((object) => {
-  const found = object.visible && documents.maskOn(object, app.frame);
-  return found && contains(found.mask, pixel);
-});
-
-function selectNext(by) {
-  const { objects, selected } = app.document;
-  if (objects.length === 0) return;
-  const place = objects.findIndex(({ id }) => id === selected);
-  select(objects[(place + by + objects.length) % objects.length].id);
-}
-
-function newObject() {
-  if (!app.medium) return;
-  const { selected } = app;
-  asking.forgetHover();
-  if (selected && documents.framesOf(selected).length === 0) return say(`${selected.name} is empty: click on the picture.`);
-  app.edit((now) => documents.newObject(now));
-  list.reveal(app.document.selected);
-  say(`${app.selected.name}: click on the picture.`);
-}
-
-function remove(id) {
-  const { name } = named(id);
-  asking.forgetHover();
-  app.edit((now) => documents.remove(now, id));
-  say(`${name} is deleted.`);
-}
-
-function toggle(id) {
-  const { name, visible } = named(id);
-  app.amend((now) => documents.show(now, id, !visible));
-  say(`${name} is ${visible ? "hidden" : "shown"}.`);
-}
-
-function choose(candidate) {
-  if (!app.selected || app.selected.masks[app.frame]) return;
-  app.edit((now) => documents.choose(now, app.frame, candidate));
-  const found = app.selected.prompts[app.frame]?.answer?.masks[candidate];
-  if (found) say(`Candidate ${candidate + 1}: ${percent(decode(found.mask).area)} of the picture, score ${found.score.toFixed(2)}.`);
-}
-
-let saying = 0;
-function sayWhere([x, y]) {
-  clearTimeout(saying);
-  saying = setTimeout(() => {
-    const names = objectsAt([x, y]).map(({ name }) => name);
-    say(`At ${x}, ${y}${names.length ? `, on ${names.join(", ")}` : ""}.`);
-  }, 400);
-}
 
 // ---- what is shown
 
@@ -198,9 +125,9 @@ function render() {
 
 function hint() {
   if (!app.medium) return "";
-  if (app.document.objects.length === 0) return "Click on something in the picture, or drag a box around it.";
-  if (app.document.objects.length === 1) return "Click again to add, right click to remove. N begins another object.";
-  return "";
+  const { length } = app.document.objects;
+  if (length === 0) return "Click on something in the picture, or drag a box around it.";
+  return length > 1 ? "" : "Click again to add to it, with Remove to take away. New begins another object.";
 }
 
 function renderMedia() {
@@ -216,7 +143,6 @@ function renderMedia() {
 function renderJob() {
   const { running } = jobs;
   element("job").hidden = !running;
-  document.body.ariaBusy = String(Boolean(running));
   if (!running) return;
   element("job-name").textContent = running.name;
   const bar = element("job-progress");
@@ -237,51 +163,24 @@ stage.onDrawn = () => {
 
 // ---- files
 
-function open(file) {
-  if (!file) return;
-  complain(null);
-  app.add(file);
-}
-
-let again = false; // the file that is chosen is for a medium that the server has dropped
-function chooseFile({ forDropped = false } = {}) {
-  again = forDropped;
-  element("file").click();
-}
-
-element("file").addEventListener("change", ({ target }) => {
-  const [file] = target.files;
-  target.value = "";
-  if (again && file) sendAgain(file);
-  else open(file);
-});
-
 async function sendAgain(file) {
-  complain(null);
+  complain();
   await app.sendAgain(file);
   if (!app.dropped) asking.retry();
 }
 
-clicked("send-again", () => app.hasFile ? sendAgain() : chooseFile({ forDropped: true }));
-clicked("open", () => chooseFile());
-clicked("open-first", () => chooseFile());
-element("media").addEventListener("change", ({ target }) => app.choose(target.value));
+const files = new Files({ input: element("file"), curtain: element("drop") }, {
+  open(file) {
+    complain();
+    app.add(file);
+  },
+  sendAgain,
+});
 
-const carriesFiles = ({ dataTransfer }) => [...(dataTransfer?.types ?? [])].includes("Files");
-addEventListener("dragover", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  element("drop").hidden = false;
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) element("drop").hidden = true;
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  element("drop").hidden = true;
-  open(event.dataTransfer.files[0]);
-});
-addEventListener("paste", ({ clipboardData }) => open(clipboardData?.files[0]));
+clicked("send-again", () => app.hasFile ? sendAgain() : files.choose({ forDropped: true }));
+clicked("open", () => files.choose());
+clicked("open-first", () => files.choose());
+element("media").addEventListener("change", ({ target }) => app.choose(target.value));
 
 // ---- buttons
 
@@ -295,6 +194,16 @@ function fit() {
   stage.redraw();
 }
 
+function undo() {
+  asking.forgetHover();
+  app.undo();
+}
+
+function redo() {
+  asking.forgetHover();
+  app.redo();
+}
+
 function showFormats(shown) {
   const { medium } = app;
   element("export").ariaExpanded = String(shown);
@@ -306,10 +215,10 @@ function showFormats(shown) {
 
 const formatsShown = () => !element("formats").hidden;
 
-clicked("undo", () => app.undo());
-clicked("redo", () => app.redo());
+clicked("undo", undo);
+clicked("redo", redo);
 clicked("everything", () => jobs.everything());
-clicked("new", newObject);
+clicked("new", () => editing.newObject());
 clicked("stop", () => jobs.stop());
 clicked("zoom-in", () => zoom(1.4));
 clicked("zoom-out", () => zoom(1 / 1.4));
@@ -329,7 +238,7 @@ element("formats").addEventListener("click", ({ target }) => {
   jobs.export(format);
 });
 addEventListener("pointerdown", ({ target }) => target.closest(".menu") ?? showFormats(false));
-element("problem").lastElementChild.addEventListener("click", () => complain(null));
+element("problem").lastElementChild.addEventListener("click", () => complain());
 for (const button of document.querySelectorAll("[data-track]")) {
   button.addEventListener("click", () => jobs.track(button.dataset.track));
 }
@@ -340,90 +249,47 @@ for (const radio of document.querySelectorAll("[name=tool]")) {
   });
 }
 
-// ---- keys of the whole page. Single letters can be switched off for those whose speech or hands would hit them.
-
-const singleKeys = element("single-keys");
-singleKeys.checked = localStorage.singleKeys !== "off";
-singleKeys.addEventListener("change", () => {
-  localStorage.singleKeys = singleKeys.checked ? "on" : "off";
-});
+// ---- keys
 
 const withSelected = (act) => () => app.selected && act(app.selected.id);
-const keys = {
-  1: () => choose(0),
-  2: () => choose(1),
-  3: () => choose(2),
-  n: newObject,
-  "[": () => selectNext(-1),
-  "]": () => selectNext(1),
-  h: withSelected(toggle),
-  Delete: withSelected(remove),
-  Backspace: withSelected(remove),
-  e: () => app.medium && jobs.everything(),
-  t: () => app.medium?.frames > 1 && jobs.track("forward"),
-  ",": () => timeline.step(-1),
-  ".": () => timeline.step(1),
-  "<": () => timeline.toPrompts(-1),
-  ">": () => timeline.toPrompts(1),
-  "+": () => zoom(1.4),
-  "=": () => zoom(1.4),
-  "-": () => zoom(1 / 1.4),
-  0: fit,
-  "?": () => element("keys").showModal(),
-};
 
-const keyed = ({ key }) => (key.length === 1 ? key.toLowerCase() : key);
-const typing = ({ target }) => target.matches("input:not([type=radio], [type=checkbox], [type=range]), select");
-const pressing = ({ target }) => target.matches("button, input, select, a");
-
-addEventListener("keydown", (event) => {
-  if (element("keys").open) return;
-  if (event.key === "Escape") return escape();
-  if (event.ctrlKey || event.metaKey) return typing(event) || withControl(event);
-  if (typing(event) || event.altKey) return;
-  if (event.key === " ") return pressing(event) || holdSpace(event);
-  if (event.target !== canvas && !singleKeys.checked) return;
-  const act = keys[keyed(event)];
-  if (!act) return;
-  event.preventDefault();
-  act();
-});
-
-function escape() {
-  if (formatsShown()) {
-    showFormats(false);
-    element("export").focus();
-  } else if (jobs.running) {
-    jobs.stop();
-  }
-}
-
-function withControl(event) {
-  const act = { z: () => (event.shiftKey ? app.redo() : app.undo()), y: () => app.redo() }[keyed(event)];
-  if (!act) return;
-  event.preventDefault();
-  asking.forgetHover();
-  act();
-}
-
-// Space held and dragged moves the picture; tapped, it plays.
-let spaceSince = null;
-let panned = false;
-function holdSpace(event) {
-  event.preventDefault();
-  if (spaceSince !== null) return;
-  spaceSince = event.timeStamp;
-  panned = false;
-  gestures.space = true;
-}
-canvas.addEventListener("pointermove", () => {
-  panned ||= gestures.panning;
-});
-addEventListener("keyup", (event) => {
-  if (event.key !== " " || spaceSince === null) return;
-  gestures.space = false;
-  spaceSince = null;
-  if (!panned) timeline.toggle();
+listenToKeys({
+  keys: {
+    1: () => editing.choose(0),
+    2: () => editing.choose(1),
+    3: () => editing.choose(2),
+    n: () => editing.newObject(),
+    "[": () => editing.selectNext(-1),
+    "]": () => editing.selectNext(1),
+    h: withSelected((id) => editing.toggle(id)),
+    Delete: withSelected((id) => editing.remove(id)),
+    Backspace: withSelected((id) => editing.remove(id)),
+    e: () => app.medium && jobs.everything(),
+    t: () => app.medium?.frames > 1 && jobs.track("forward"),
+    ",": () => timeline.step(-1),
+    ".": () => timeline.step(1),
+    "<": () => timeline.toPrompts(-1),
+    ">": () => timeline.toPrompts(1),
+    "+": () => zoom(1.4),
+    "=": () => zoom(1.4),
+    "-": () => zoom(1 / 1.4),
+    0: fit,
+    "?": () => element("keys").showModal(),
+  },
+  withControl: { z: ({ shiftKey }) => (shiftKey ? redo() : undo()), y: redo },
+  escape() {
+    if (formatsShown()) {
+      showFormats(false);
+      element("export").focus();
+    } else {
+      jobs.stop();
+    }
+  },
+  suspended: () => element("keys").open,
+  tapped: () => timeline.toggle(),
+  everywhere: element("single-keys"),
+  canvas,
+  gestures,
 });
 
 // ---- begin

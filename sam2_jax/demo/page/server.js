@@ -6,7 +6,7 @@ const token = new URLSearchParams(location.search).get("token");
 /** The server's answer to what it will not or cannot do. dropped: the medium is no longer there. */
 export class Refusal extends Error {
   constructor(sentence, status = 0) {
-    super(sentence);
+    super(`${sentence[0].toUpperCase()}${sentence.slice(1)}${/[.!?]$/.test(sentence) ? "" : "."}`);
     this.status = status;
   }
 

@@ -18,7 +18,9 @@ const noPrompts = { points: [], labels: [], box: null, previous: null, chosen: n
 
 // ---- looking at a document
 
-export const selectedObject = (document) => document.objects.find(({ id }) => id === document.selected) ?? null;
+export const objectOf = (document, id) => document.objects.find((object) => object.id === id) ?? null;
+
+export const selectedObject = (document) => objectOf(document, document.selected);
 
 export const hasPrompts = (object) => Object.keys(object.prompts).length > 0;
 

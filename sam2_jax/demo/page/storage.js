@@ -42,17 +42,13 @@ export async function savedFile(id) {
 export const forget = (id) => ["work", "files"].forEach((name) => inStore(name, (store) => store.delete(`${tab}/${id}`)));
 
 /** Throw away what is a day old, of this tab and of others. */
-export function forgetOld() {
-  for (const name of ["work", "files"]) {
-    inStore(name, (store) => {
-      const walk = store.openCursor();
-      walk.addEventListener("success", () => {
-        const cursor = walk.result;
-        if (!cursor) return;
-        if (cursor.value.saved < Date.now() - DAY) cursor.delete();
-        cursor.continue();
-      });
-      return walk;
-    });
+export async function forgetOld() {
+  const opened = await database;
+  for (const name of opened ? ["work", "files"] : []) {
+    opened.transaction(name, "readwrite").objectStore(name).openCursor().onsuccess = ({ target: { result: cursor } }) => {
+      if (!cursor) return;
+      if (cursor.value.saved < Date.now() - DAY) cursor.delete();
+      cursor.continue();
+    };
   }
 }
