@@ -122,21 +122,31 @@ def track(
                 total=passes.total, initial=len(record), desc="frames", unit="frame", show=progress
             ) as bar,
         ):
-            for which, frames in enumerate(passes.ranges):
-                todo = _rest(frames, which, last)
-                for row in _pass(tracker, clip, passes, which, todo, everything):
-                    if row.broken is not None and not len(record):
-                        raise ValueError(row.broken)
-                    record.add(row, tracker)
-                    bar.update()
-                    bar.set_postfix(objects=len(tracker.object_ids), refresh=False)
-                    if is_stopped() and not tracker.waiting:
-                        record.save(tracker)
-                        raise KeyboardInterrupt(
-                            f"{len(record)} of {passes.total} frames are kept; the same command goes on"
-                        )
+            for row in tracked(tracker, clip, passes, everything, last):
+                if row.broken is not None and not len(record):
+                    raise ValueError(row.broken)
+                record.add(row, tracker)
+                bar.update()
+                bar.set_postfix(objects=len(tracker.object_ids), refresh=False)
+                if is_stopped() and not tracker.waiting:
+                    record.save(tracker)
+                    raise KeyboardInterrupt(
+                        f"{len(record)} of {passes.total} frames are kept; the same command goes on"
+                    )
     finally:
         record.close()
+
+
+def tracked(
+    tracker: VideoTracker,
+    clip: Clip,
+    passes: Passes,
+    everything: Everything | None = None,
+    last: tuple[int, int, str | None] | None = None,
+) -> Iterator[Row]:
+    """Track as `track` does; yields each frame when it is done. last: the row after which it goes on."""
+    for which, frames in enumerate(passes.ranges):
+        yield from _pass(tracker, clip, passes, which, _rest(frames, which, last), everything)
 
 
 def _rest(frames: range, which: int, last: tuple[int, int, str | None] | None) -> range:

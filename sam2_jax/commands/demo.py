@@ -115,8 +115,8 @@ def _listening(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise ValueError(
-            f"nothing can listen at {host}:{port}: {error.strerror or error}. Choose another --port, or 0 for "
-            "any that is free"
+            f"nothing can listen at {host}:{port}: {error.strerror or error}. Choose another --port, or "
+            "0 for any that is free"
         ) from error
     return listener
 

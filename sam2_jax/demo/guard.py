@@ -84,4 +84,4 @@ def _is_own(headers: Headers, host: str) -> bool:
     origin: Any = headers.get("origin")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or origin.partition("://")[2] == host

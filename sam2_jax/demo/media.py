@@ -70,7 +70,7 @@ class Medium:
     kind: str
     name: str
     source: Source
-    bytes: int
+    upload_bytes: int
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class Medium:
         """Let what reads it end, and take an uploaded file away."""
         with self._lock:
             self._reader.close()
-        if self.bytes:
+        if self.upload_bytes:
             shutil.rmtree(self.source.path.parent, ignore_errors=True)
 
 
@@ -155,7 +155,7 @@ class Media:
         return Path(tempfile.mkdtemp(dir=self.folder)) / "upload"
 
     def take(self, path: Path, name: str) -> Medium:
-        """Open what was written to a `new_file`. Raises ValueError for what is no medium, which is then gone."""
+        """Open what was written to a `new_file`; what is no medium is gone then. Raises ValueError for it."""
         try:
             medium = self._read(path, name, path.stat().st_size)
         except BaseException as error:
@@ -163,7 +163,7 @@ class Media:
             if isinstance(error, ValueError):
                 raise ValueError(str(error).replace(str(path), name)) from error
             raise
-        self._uploads.put(medium.id, medium, medium.bytes)
+        self._uploads.put(medium.id, medium, medium.upload_bytes)
         return medium
 
     def get(self, id_: str) -> Medium | None:

@@ -2,15 +2,17 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from sam2_jax.clips.tracking import Passes, Prompt, tracked
 from sam2_jax.demo.caches import Bounded
 from sam2_jax.demo.media import Medium
+from sam2_jax.image.automatic import AutomaticMaskGenerator
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.image.session import ImagePredictor, Prediction
 from sam2_jax.video.model import Sam2VideoModel
@@ -40,12 +42,13 @@ class Answer(NamedTuple):
 
 
 class Segmenter:
-    """Answers of one model for all media, with what it keeps of them. Its methods but for `knows`, in one thread."""
+    """Answers of one model for all media, and what it keeps of them. In one thread, but for `knows`."""
 
     def __init__(self, models: Models) -> None:
         self.models = models
         self._predictors: Bounded[ImagePredictor] = Bounded(_EMBEDDINGS_BYTES)
         self._logits: Bounded[np.ndarray] = Bounded(_LOGITS_BYTES)
+        self._video: Sam2VideoModel | None = None
 
     def knows(self, medium: Medium, frame: int) -> bool:
         """Whether a frame is encoded already."""
@@ -74,6 +77,35 @@ class Segmenter:
         for key, logits in zip(keys, found.logits, strict=True):
             self._logits.put((medium.id, frame, key), logits.copy(), logits.nbytes)
         return Answer(found, keys, milliseconds)
+
+    def everything(self, picture: np.ndarray, points_per_side: int) -> Iterator[dict[str, Any]]:
+        """All masks of a picture: lines of progress, and in the end the masks, the best first."""
+        generator = AutomaticMaskGenerator(self.models.image, points_per_side=points_per_side)
+        for step in generator.find_in_steps(picture):
+            if isinstance(step, float):
+                yield {"progress": step}
+            else:
+                found = sorted(step, key=lambda each: -each.predicted_iou)
+                yield {"masks": [{"mask": each.rle, "score": each.predicted_iou} for each in found]}
+
+    def track(self, medium: Medium, prompts: list[Prompt], direction: str) -> Iterator[dict[str, Any]]:
+        """Objects tracked through a clip: a line for each frame. Raises ValueError for broken ones."""
+        model = self._video_model()
+        with medium.clip() as clip:
+            passes = Passes(prompts, len(clip), direction)
+            rows = tracked(model.video(clip, keep="none"), clip, passes)
+            for done, row in enumerate(rows, 1):
+                if row.broken is not None:
+                    raise ValueError(row.broken)
+                objects = [
+                    {"id": each.object_id, "mask": each.rle, "score": each.score} for each in row.found.tracks
+                ]
+                yield {"frame": row.found.t, "done": done, "of": passes.total, "objects": objects}
+
+    def _video_model(self) -> Sam2VideoModel:
+        if self._video is None:
+            self._video = self.models.load_video()
+        return self._video
 
     def drop_idle(self, seconds: float) -> None:
         """Let go what nobody has asked for so long."""

@@ -2,34 +2,51 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from sam2_jax.checks import read_whole
+from sam2_jax.demo.exports import export, read_exported
 from sam2_jax.demo.guard import Guard, refusal
 from sam2_jax.demo.media import Media, Medium
-from sam2_jax.demo.messages import read_frame, read_multimask, read_object, read_prompts
+from sam2_jax.demo.messages import (
+    MOST_POINTS_PER_SIDE,
+    read_frame,
+    read_multimask,
+    read_object,
+    read_prompts,
+    read_track,
+)
 from sam2_jax.demo.segmenter import Models, Segmenter
 from sam2_jax.demo.worker import BusyError, Worker
 from sam2_jax.processing.rle import encode_rle
 
 PAGE = Path(__file__).parent / "page"
 _MESSAGE_BYTES = 2**20
+# Of a message that may hold masks of many frames.
+_MASKS_BYTES = 2**26
 _CLIENT = "sam2_jax_client"
 # Media that are read at once; each may take a gigabyte for a moment.
 _READERS = 2
+_WRITERS = 2
 
 Result = TypeVar("Result")
 
@@ -57,6 +74,7 @@ class Demo:
         self.segmenter = Segmenter(models)
         self.worker = Worker()
         self._reading = asyncio.Semaphore(_READERS)
+        self._writing = asyncio.Semaphore(_WRITERS)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +103,10 @@ class Demo:
 
     async def page(self, request: Request) -> Response:
         """The page; with it the browser gets the name under which its work is queued."""
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+        answer = FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+        if _CLIENT not in request.cookies:
+            answer.set_cookie(_CLIENT, secrets.token_urlsafe(9), httponly=True, samesite="strict")
+        return answer
 
     async def state(self, request: Request) -> Response:
         """The model's name, the limits, and the media that were named at the start."""
@@ -142,8 +163,7 @@ class Demo:
         previous = previous if isinstance(previous, str) else None
         picture = None
         if not self.segmenter.knows(medium, frame):
-            async with self._reading:
-                picture = await run_in_threadpool(medium.frame, frame)
+            picture = await self._picture(medium, frame)
         answer = await self.worker.run(
             client,
             partial(self.segmenter.predict, medium, frame, picture, prompts, previous, multimask),
@@ -165,6 +185,34 @@ class Demo:
             }
         )
 
+    async def everything(self, request: Request) -> Response:
+        """All masks of a frame, with progress."""
+        medium, values = await self._asked(request)
+        frame = read_frame(values, medium)
+        side = read_whole("points_per_side", values.get("points_per_side", 16), 1, MOST_POINTS_PER_SIDE)
+        picture = await self._picture(medium, frame)
+        return self._streamed(request, medium, self.segmenter.everything(picture, side))
+
+    async def track(self, request: Request) -> Response:
+        """Objects through a clip, frame by frame."""
+        medium, values = await self._asked(request, _MASKS_BYTES)
+        prompts, direction = await run_in_threadpool(read_track, values, medium)
+        read_frame(values, medium, "start")
+        return self._streamed(request, medium, self.segmenter.track(medium, prompts, direction))
+
+    async def export(self, request: Request) -> Response:
+        """What was found, as a file."""
+        medium, values = await self._asked(request, _MASKS_BYTES)
+        folder = Path(await run_in_threadpool(tempfile.mkdtemp, dir=self.media.folder))
+        tidy = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            async with self._writing:
+                path = await run_in_threadpool(lambda: export(folder, medium, *read_exported(values, medium)))
+        except BaseException:
+            await tidy()
+            raise
+        return FileResponse(path, filename=path.name, background=tidy)
+
     # What they have in common -------------------------------------------------------------------------------
 
     def _medium(self, request: Request) -> Medium:
@@ -172,6 +220,27 @@ class Demo:
         if found is None:
             raise HTTPException(404, "this picture or clip is not, or no longer, here: upload it again")
         return found
+
+    async def _picture(self, medium: Medium, frame: int) -> np.ndarray:
+        async with self._reading:
+            return await run_in_threadpool(medium.frame, frame)
+
+    def _streamed(self, request: Request, medium: Medium, steps: Iterator[dict[str, Any]]) -> Response:
+        """An answer line by line; what goes wrong in the midst of it is the last line."""
+
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                async with aclosing(self.worker.stream(_client(request), steps)) as results:
+                    async for line in results:
+                        self.media.get(medium.id)  # is in use
+                        yield _line(line)
+            except (ValueError, BusyError) as error:
+                yield _line({"error": str(error)})
+            except Exception:
+                yield _line({"error": "the server failed at this; what it said is in its terminal"})
+                raise
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     async def _asked(self, request: Request, most: int = _MESSAGE_BYTES) -> tuple[Medium, dict[str, Any]]:
         """The medium and the message of a request."""
@@ -205,7 +274,11 @@ class Demo:
 
 
 def _json(values: Any) -> Response:
-    return Response(json.dumps(values, allow_nan=False), media_type="application/json")
+    return Response(_line(values), media_type="application/json")
+
+
+def _line(values: Any) -> bytes:
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def _client(request: Request) -> str:
@@ -244,7 +317,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def create_app(demo: Demo, hosts: Any, token: str | None) -> Starlette:
     """The ASGI application; hosts and token: see `Guard`."""
-    posts = {"predict": demo.predict}
+    posts = {
+        "predict": demo.predict,
+        "everything": demo.everything,
+        "track": demo.track,
+        "export": demo.export,
+    }
     routes = [
         Route("/", demo.page),
         Mount("/static", StaticFiles(directory=PAGE)),

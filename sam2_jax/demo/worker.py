@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -62,7 +62,7 @@ class Worker:
                 return result
         raise RuntimeError("a step that gives nothing")
 
-    async def stream(self, client: Hashable, steps: Iterator[Result]) -> AsyncIterator[Result]:
+    async def stream(self, client: Hashable, steps: Iterator[Result]) -> AsyncGenerator[Result]:
         """Yield what each step gives; in the end, or when it is closed, the steps are closed too.
 
         Raises what a step raises, and BusyError.

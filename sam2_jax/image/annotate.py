@@ -19,7 +19,7 @@ from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.image.batch import read_readers
 from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record, write_record
 from sam2_jax.image.made_of import made_of
-from sam2_jax.processing.drawing import MAX_LABELS, palette_image, tint
+from sam2_jax.processing.drawing import MAX_LABELS, palette_colour, palette_image, tint
 from sam2_jax.processing.images import pictures_in, to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.processing.rle import decode_rle
@@ -315,7 +315,7 @@ def _draw(
         mask, label = decode_rle(annotation["segmentation"]), annotation["label"]
         labels[mask] = label
         if canvas is not None:
-            tint(canvas, mask, label - 1)
+            tint(canvas, mask, palette_colour(label - 1))
     labelled = palette_image(labels) if len(annotations) <= MAX_LABELS else Image.fromarray(labels)
     return None if canvas is None else Image.fromarray(canvas.round().astype(np.uint8)), labelled
 

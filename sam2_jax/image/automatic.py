@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,20 @@ class GeneratedMask:
             "stability_score": self.stability_score,
             "crop_box": list(self.crop_box),
         }
+
+
+class _Run(NamedTuple):
+    """What a run of the decoder brought.
+
+    searches: the photos that were clicked on; is_first: none of them was before. clicks: so many; candidates:
+    masks that are good enough so far. found: the masks of photos that are now done, to be taken at once.
+    """
+
+    searches: list[Search]
+    is_first: bool
+    clicks: int
+    candidates: int
+    found: Iterator[list[GeneratedMask]]
 
 
 class AutomaticMaskGenerator:
@@ -167,39 +181,59 @@ class AutomaticMaskGenerator:
         size = read_batch_size(batch_size, self.model.device_count)
         return self._find_each(photos, size, min(read_readers(readers), size), progress)
 
+    def find_in_steps(self, photo: Any) -> Iterator[float | list[GeneratedMask]]:
+        """As `find`, for whoever shares the device: yields the part that is done, above 0 and up to 1, after
+        each run of the decoder, and the masks in the end.
+        """
+        done = 0
+        for run in self._runs([photo], read_batch_size(None, self.model.device_count), 1):
+            done += run.clicks
+            yield done / self._clicks_on(run.searches)
+            yield from run.found
+
     def _find_each(
         self, photos: Iterable[Any], size: int, readers: int, progress: bool
     ) -> Iterator[list[GeneratedMask]]:
+        bar = None
+        try:
+            for run in self._runs(photos, size, readers):
+                if bar is None or run.is_first:
+                    if bar is not None:
+                        bar.close()
+                    total = self._clicks_on(run.searches)
+                    bar = progress_bar(total=total, desc="masks", unit="point", leave=None, show=progress)
+                bar.update(run.clicks)
+                bar.set_postfix(candidates=run.candidates, refresh=False)
+                yield from run.found
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _runs(self, photos: Iterable[Any], size: int, readers: int) -> Iterator[_Run]:
         read = read_ahead(self.processor.image_processor.read_8_bits, photos, threads=readers)
         batches = batches_of_views(map(self.search, read), size, self._pixels, readers)
-        bar = None
         with closing(read), closing(batches):
-            try:
-                for views, points, decoded, is_last in _one_late(self._decoded(batches)):
-                    searches = {view.search: None for view in views}
-                    if bar is None or not any(search.is_begun for search in searches):
-                        bar = self._next_bar(bar, searches, progress)
-                    self._judge(views, points, decoded)
-                    bar.update(len(points) * len(views))
-                    # Good enough so far; of those that overlap, one will be chosen.
-                    found = [*(search.chosen for search in searches), *(view.found for view in views)]
-                    bar.set_postfix(candidates=sum(map(len, found)), refresh=False)
-                    if is_last:
-                        yield from self._finish(views)
-            finally:
-                if bar is not None:
-                    bar.close()
+            for views, points, decoded, is_last in _one_late(self._decoded(batches)):
+                searches = list({view.search: None for view in views})
+                is_first = not any(search.is_begun for search in searches)
+                self._judge(views, points, decoded)
+                # Good enough so far; of those that overlap, one will be chosen.
+                candidates = [*(search.chosen for search in searches), *(view.found for view in views)]
+                yield _Run(
+                    searches,
+                    is_first,
+                    len(points) * len(views),
+                    sum(map(len, candidates)),
+                    self._finish(views) if is_last else iter(()),
+                )
 
-    def _next_bar(self, last: Any, searches: Iterable[Search], progress: bool) -> Any:
-        """A bar of the photos that are begun, in the place of the last one."""
-        if last is not None:
-            last.close()
-        total = sum(
+    def _clicks_on(self, searches: Iterable[Search]) -> int:
+        """Clicks on photos and their crops, in all."""
+        return sum(
             len(boxes) * len(self.options.grid(layer))
             for search in searches
             for layer, boxes in enumerate(search.layers)
         )
-        return progress_bar(total=total, desc="masks", unit="point", leave=None, show=progress)
 
     def search(self, picture: np.ndarray) -> Search:
         """The crops of a picture, uint8 [H, W, 3]. Raises ValueError if it is too small for the layers."""

@@ -31,13 +31,17 @@ _TINT = 0.45
 
 @dataclass(frozen=True)
 class Drawn:
-    """One object to draw: its mask, bool [H, W], a caption, and the prompts that asked for it, in pixels."""
+    """One object to draw: its mask, bool [H, W], a caption, and the prompts that asked for it, in pixels.
+
+    colour: red, green and blue, 0 to 255; None for that of its place in the palette.
+    """
 
     mask: np.ndarray
     caption: str = ""
     points: Sequence[tuple[float, float]] = ()
     labels: Sequence[int] = ()
     box: tuple[float, float, float, float] | None = None
+    colour: tuple[int, int, int] | None = None
 
 
 def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
@@ -47,18 +51,18 @@ def overlay(photo: np.ndarray, objects: Sequence[Drawn]) -> Image.Image:
     """
     canvas = photo.astype(np.float32)
     for i, drawn in sorted(enumerate(objects), key=lambda item: -int(item[1].mask.sum())):
-        tint(canvas, drawn.mask, i)
+        tint(canvas, drawn.mask, _colour(i, drawn))
     image = Image.fromarray(canvas.round().astype(np.uint8))
     pen, unit = ImageDraw.Draw(image), _unit(photo)
     for i, drawn in enumerate(objects):
-        _draw_prompts(pen, drawn, _colour(i), unit)
+        _draw_prompts(pen, drawn, _colour(i, drawn), unit)
     _draw_captions(image, objects, unit)
     return image
 
 
-def tint(canvas: np.ndarray, mask: np.ndarray, index: int) -> None:
-    """Tint and outline a mask, bool [H, W], on a canvas, float32 [H, W, 3], in the colour of its index."""
-    unit, colour = _unit(canvas), _colour(index)
+def tint(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Tint and outline a mask, bool [H, W], on a canvas, float32 [H, W, 3]."""
+    unit = _unit(canvas)
     window = _window(mask, unit)
     mask, part = mask[window], canvas[window]
     part[mask] = part[mask] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
@@ -70,7 +74,12 @@ def _unit(canvas: np.ndarray) -> int:
     return max(1, round(max(canvas.shape[:2]) / 500))
 
 
-def _colour(index: int) -> tuple[int, int, int]:
+def _colour(index: int, drawn: Drawn) -> tuple[int, int, int]:
+    return palette_colour(index) if drawn.colour is None else drawn.colour
+
+
+def palette_colour(index: int) -> tuple[int, int, int]:
+    """Red, green and blue of an object by its place, from 0 on; the colours of more than 255 begin anew."""
     r, g, b = palette()[1 + index % (len(palette()) - 1)].tolist()
     return r, g, b
 
@@ -252,7 +261,7 @@ def _draw_captions(image: Image.Image, objects: Sequence[Drawn], unit: int) -> N
         width, height = int(right - left) + 4 * unit, int(bottom - top) + 4 * unit
         x, y = _best_place(drawn.mask, width, height, taken, unit)
         taken[y : y + height + 1, x : x + width + 1] += 100 / (width * height)
-        colour = _colour(i)
+        colour = _colour(i, drawn)
         pen.rectangle((x, y, x + width, y + height), fill=colour)
         text = "black" if sum(colour) > 450 else "white"
         pen.text((x + 2 * unit - left, y + 2 * unit - top), drawn.caption, fill=text, font=font)
