@@ -50,14 +50,13 @@ export class Gestures {
     const place = this.#place(event);
     this.#pointers.set(event.pointerId, place);
     this.#canvas.setPointerCapture(event.pointerId);
-    this.#means.point(null);
     this.#setCursor(null);
     if (this.#pointers.size > 1) {
       this.#setBox(null);
-      this.#press = { kind: "pinch" };
+      this.#begin({ kind: "pinch" });
     } else if (event.button === 1 || this.#space) {
       event.preventDefault();
-      this.#press = { kind: "pan" };
+      this.#begin({ kind: "pan" });
     } else if (event.button === 0 || event.button === 2) {
       this.#press = { kind: "click", start: place, remove: event.button === 2 || event.altKey || this.#means.removes() };
     }
@@ -72,8 +71,14 @@ export class Gestures {
     const { kind, start } = this.#press ?? {};
     if (kind === "pan") this.#pan(before, place, 1);
     if (kind === "pinch") this.#pinch(before, place, apart);
-    if (kind === "click" && distance(start, place) > DRAGGED[event.pointerType]) this.#press.kind = "box";
+    if (kind === "click" && distance(start, place) > DRAGGED[event.pointerType]) this.#begin({ kind: "box", start });
     if (this.#press?.kind === "box") this.#setBox(this.#boxOf(start, place));
+  }
+
+  /** What is no click: what a click would take is out of question. */
+  #begin(press) {
+    this.#press = press;
+    this.#means.point(null);
   }
 
   #up(event) {

@@ -27,17 +27,21 @@ export class Jobs {
     });
   }
 
-  /** direction: "forward" or "backward" from the frame that is seen, or "both". */
+  /** direction: "forward" or "backward" from the prompts, or "both". */
   track(direction) {
-    const objects = tracked(this.#app.document);
+    const objects = toTrack(this.#app.document);
     if (objects.length === 0) return this.#app.say("Nothing to track yet: click on an object first.");
     return this.#run("Tracking", async (signal, progress) => {
       const { medium, frame: start } = this.#app;
       this.#app.edit((document) => ({ ...document, frame: start }));
       let frames = 0;
       let following = start;
-      for await (const line of server.track(medium.id, { objects, direction, start }, signal)) {
-        this.#app.amend((document) => withTracked(document, line.frame, line.objects));
+      // Sent as 1, 2, ...: the server's numbers end at 255, an object's own may not.
+      const ids = objects.map(({ id }) => id);
+      const numbered = objects.map(({ prompts }, index) => ({ id: index + 1, prompts }));
+      for await (const line of server.track(medium.id, { objects: numbered, direction, start }, signal)) {
+        const found = line.objects.map((each) => ({ ...each, id: ids[each.id - 1] }));
+        this.#app.amend((document) => withTracked(document, line.frame, found));
         progress(line.done / line.of);
         frames = line.done;
         // The picture follows, unless somebody looks elsewhere.
@@ -48,7 +52,7 @@ export class Jobs {
   }
 
   export(format) {
-    const objects = exported(this.#app.document);
+    const objects = toExport(this.#app.document);
     if (objects.length === 0) return this.#app.say("Nothing to export yet: no object is shown that has a mask.");
     return this.#run("Writing the file", async (signal) => {
       const { blob, name } = await server.exported(this.#app.medium.id, { format, objects }, signal);
@@ -85,7 +89,7 @@ export class Jobs {
 const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 /** Objects with what they are to be tracked by: all prompts, or else the first mask that was found. */
-function tracked(document) {
+function toTrack(document) {
   return document.objects
     .filter(({ visible }) => visible)
     .map((object) => ({ id: object.id, prompts: trackingPrompts(object) }))
@@ -102,13 +106,16 @@ function trackingPrompts(object) {
   return [{ frame, mask: object.masks[frame].mask }];
 }
 
-/** The objects that are shown, with all their masks by frame. */
-function exported(document) {
+/** The objects that are shown, with all their masks and scores by frame. */
+function toExport(document) {
   return document.objects
     .filter(({ visible }) => visible)
     .map((object) => {
-      const masks = framesOf(object).map((frame) => [frame, maskOn(object, frame)?.mask]).filter(([, mask]) => mask);
-      return { id: object.id, name: object.name, color: object.color, masks: Object.fromEntries(masks) };
+      const { id, name, color } = object;
+      const found = framesOf(object).map((frame) => [frame, maskOn(object, frame)]).filter(([, mask]) => mask);
+      const masks = Object.fromEntries(found.map(([frame, { mask }]) => [frame, mask]));
+      const scores = Object.fromEntries(found.map(([frame, { score }]) => [frame, score]));
+      return { id, name, color, masks, scores };
     })
     .filter(({ masks }) => Object.keys(masks).length > 0);
 }

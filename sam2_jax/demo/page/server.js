@@ -81,6 +81,7 @@ export const track = (id, options, signal) => lines(`media/${id}/track`, options
 /** A file of results, as {blob, name}. */
 export async function exported(id, options, signal) {
   const response = await request(`media/${id}/export`, posted(options, signal));
-  const name = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "")?.[1];
-  return { blob: await response.blob(), name: name ?? options.format };
+  const disposition = response.headers.get("Content-Disposition") ?? "";
+  const [, encoded, plain] = /filename\*=utf-8''([^;]+)|filename="([^"]+)"/i.exec(disposition) ?? [];
+  return { blob: await response.blob(), name: encoded ? decodeURIComponent(encoded) : (plain ?? options.format) };
 }

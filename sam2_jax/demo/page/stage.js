@@ -1,6 +1,6 @@
 // The stage: the picture with masks, prompts, a box being drawn and the keyboard's cursor, painted on one canvas.
 
-import { paint } from "./masks.js";
+import { decode, paint } from "./masks.js";
 import { maskOn } from "./state.js";
 import { View } from "./view.js";
 
@@ -73,12 +73,9 @@ export class Stage {
     this.#drawPicture(context);
     const { frame } = this.shown;
     const { document, selected } = this.#app;
-    for (const object of document.objects) {
-      if (object.visible && object !== selected) this.#drawMask(context, maskOn(object, frame)?.mask, object.color);
-    }
-    if (selected?.visible) this.#drawMask(context, maskOn(selected, frame)?.mask, selected.color);
+    for (const { mask, color } of masksOn(frame, document.objects, selected)) this.#drawMask(context, mask, color);
     context.globalAlpha = HOVERING;
-    this.#drawMask(context, this.#asking.hoverMask, "#ffffff");
+    if (this.#asking.hoverMask) this.#drawMask(context, this.#asking.hoverMask, "#ffffff");
     context.globalAlpha = 1;
     if (selected?.visible) this.#drawPrompts(context, selected.prompts[frame], selected.color);
     if (this.box) drawBox(context, this.#boxOnStage(this.box), "#ffffff", [6, 4]);
@@ -94,7 +91,6 @@ export class Stage {
   }
 
   #drawMask(context, mask, color) {
-    if (!mask) return;
     const { x, y, scale, fittingScale } = this.view;
     const painted = paint(mask, color, Math.max(1, Math.round(EDGE / fittingScale)));
     if (!painted.canvas) return;
@@ -113,6 +109,15 @@ export class Stage {
   #boxOnStage([x0, y0, x1, y1]) {
     return [...this.view.toStage([x0, y0]), ...this.view.toStage([x1, y1])];
   }
+}
+
+/** The masks of the objects that are shown: the small ones over the large ones, the selected one over all. */
+function masksOn(frame, objects, selected) {
+  const shown = objects
+    .filter(({ visible }) => visible)
+    .map((object) => ({ mask: maskOn(object, frame)?.mask, color: object.color, isSelected: object === selected }))
+    .filter(({ mask }) => mask);
+  return shown.sort((one, other) => one.isSelected - other.isSelected || decode(other.mask).area - decode(one.mask).area);
 }
 
 /** A point names a pixel; its mark lies on the middle of it. */

@@ -4,7 +4,7 @@ import { framesOf, hasPrompts } from "./state.js";
 
 const RATE = 12; // frames a second, where the video does not say
 const AHEAD = 4; // frames that are fetched before they are played
-const [ROW, GAP, ROWS] = [4, 2, 8]; // CSS pixels of an object's line of marks, and how many lines at most
+const [ROW, GAP, ROWS] = [5, 2, 8]; // CSS pixels of an object's line of marks, and how many lines at most
 
 export class Timeline {
   playing = false;
@@ -51,16 +51,18 @@ export class Timeline {
     canvas.style.height = `${height}px`;
     const context = canvas.getContext("2d");
     context.scale(density, density);
-    const wide = width / frames;
+    // A frame's marks are above the slider's thumb: the first at the left end, the last at the right.
+    const wide = (width - 2 * ROW) / (frames - 1);
+    const middle = (frame) => ROW + frame * wide;
     objects.forEach((object, row) => {
-      const y = GAP + row * (ROW + GAP);
+      const y = GAP + row * (ROW + GAP) + ROW / 2;
       context.fillStyle = object.color;
-      context.globalAlpha = 0.55;
-      for (const frame of framesOf(object)) context.fillRect(frame * wide, y + 1, Math.max(wide, 1), ROW - 2);
+      context.globalAlpha = 0.6;
+      for (const frame of framesOf(object)) context.fillRect(middle(frame) - wide / 2, y - 1.5, Math.max(wide, 1), 3);
       context.globalAlpha = 1;
       for (const frame of Object.keys(object.prompts).map(Number)) {
         context.beginPath();
-        context.arc((frame + 0.5) * wide, y + ROW / 2, ROW / 2 + 1, 0, 2 * Math.PI);
+        context.arc(middle(frame), y, ROW / 2 + 1, 0, 2 * Math.PI);
         context.fill();
       }
     });
