@@ -32,10 +32,11 @@ MAY_IMPORT = {
         *(*_FILES, "devices", "progress", "config", "model", "checkpoint"),
         *("processing", "image", "video", "clips"),
     },
+    "demo": {"checks", "processing", "image", "video", "clips"},
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image", "video"},
     "commands": {
         *(*_FILES, "devices", "config", "model", "checkpoint", "processing"),
-        *("image", "video", "auto", "clips", "scale", "training"),
+        *("image", "video", "auto", "clips", "scale", "demo", "training"),
     },
     "meta": {"checks", "config", "model", "checkpoint", "processing", "image", "video", "clips"},
     "__main__": {"commands"},

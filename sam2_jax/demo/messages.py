@@ -114,6 +114,17 @@ def _read_prompt(id_: int, values: dict[str, Any], medium: Medium) -> Prompt:
     return Prompt(t, id_, **read, mask=None if mask is None else read_mask("mask", mask, medium))
 
 
+def read_previous(values: dict[str, Any], medium: Medium) -> str | np.ndarray | None:
+    """What is refined: the key of an earlier answer's mask, a mask of the medium, or nothing."""
+    previous = values.get("previous")
+    if isinstance(previous, dict):
+        mask = read_mask("previous", previous, medium)
+        return mask if mask.any() else None
+    if previous is not None and not isinstance(previous, str):
+        raise ValueError(f"previous must be a key, a mask's run lengths or null; got {shown(previous)}")
+    return previous
+
+
 def read_multimask(values: dict[str, Any], prompts: dict[str, Any]) -> bool:
     """Whether three candidates are wanted: after one click on the object, or as the message says."""
     given = values.get("multimask")

@@ -54,9 +54,16 @@ class Segmenter:
         """Whether a frame is encoded already."""
         return self._predictors.get((medium.id, frame)) is not None
 
-    def warm_up(self) -> None:
-        """Compile what clicks run."""
-        self.models.image.compile(uses="session")
+    def warm_up(self) -> Iterator[None]:
+        """Compile what clicks run, program by program: others' first clicks need not wait for all of it."""
+        yield
+        session = self.models.image.predictor(np.zeros((8, 8, 3), np.uint8))
+        yield
+        session.click(1, 1)
+        yield
+        session.click(2, 2)
+        yield
+        session.set_box(1, 1, 5, 5)
 
     def predict(
         self,
@@ -64,13 +71,20 @@ class Segmenter:
         frame: int,
         picture: np.ndarray | None,
         prompts: dict[str, Any],
-        previous: Any,
+        previous: str | np.ndarray | None,
         multimask: bool,
     ) -> Answer:
-        """Masks of an object. picture: the frame, where it is not known."""
+        """Masks of an object. picture: the frame, where it is not known. previous: what is refined, a mask of
+        bool [H, W] or the key of an earlier answer's; one that is not kept any more is as none.
+        """
         start = time.perf_counter()
         predictor = self._predictor(medium, frame, picture)
-        mask = self._logits.get((medium.id, frame, previous)) if isinstance(previous, str) else previous
+        mask = None
+        if isinstance(previous, str):
+            mask = self._logits.get((medium.id, frame, previous))
+        elif previous is not None:
+            given = predictor.processor(original_sizes=[medium.size], input_masks=[[previous]])
+            mask = given["input_masks"][0, 0]
         found = predictor.predict(**prompts, mask=mask, multimask_output=multimask)
         milliseconds = 1000 * (time.perf_counter() - start)
         keys = [secrets.token_urlsafe(9) for _ in found.scores]

@@ -32,6 +32,7 @@ from sam2_jax.demo.messages import (
     read_frame,
     read_multimask,
     read_object,
+    read_previous,
     read_prompts,
     read_track,
 )
@@ -88,10 +89,12 @@ class Demo:
             for task in tasks:
                 task.cancel()
             self.worker.close()
+            await run_in_threadpool(self.worker.join)  # Python does not end well in the midst of a program
             self.media.close()
 
     async def _warm_up(self) -> None:
-        await self.worker.run("warm-up", self.segmenter.warm_up)
+        async for _ in self.worker.stream("warm-up", self.segmenter.warm_up()):
+            pass
 
     async def _sweep(self) -> None:
         while True:
@@ -153,14 +156,13 @@ class Demo:
 
     async def predict(self, request: Request) -> Response:
         """Masks for the prompts on one object."""
-        medium, values = await self._asked(request)
+        medium, values = await self._asked(request, _MASKS_BYTES)
         return await _while_there(request, self._predicted(_client(request), medium, values))
 
     async def _predicted(self, client: str, medium: Medium, values: dict[str, Any]) -> Response:
         frame, prompts = read_frame(values, medium), read_prompts(values, medium)
         multimask = read_multimask(values, prompts)
-        previous = values.get("previous")
-        previous = previous if isinstance(previous, str) else None
+        previous = await run_in_threadpool(read_previous, values, medium)
         picture = None
         if not self.segmenter.knows(medium, frame):
             picture = await self._picture(medium, frame)

@@ -93,6 +93,10 @@ class Worker:
             self._is_closed = True
             self._changed.notify()
 
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join()
+
     def _add(self, job: _Job) -> None:
         with self._changed:
             own = self._waiting.setdefault(job.client, deque())
