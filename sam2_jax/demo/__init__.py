@@ -13,7 +13,7 @@ the connection ends the work.
 |---|---|
 | GET / and /static/NAME | the page |
 | GET /api/state | model, maximum_bytes, maximum_pixels, opened: media of the command line |
-| POST /api/media?name=NAME, a file | medium: id, kind ("picture" or "video"), name, width, height, frames, rate |
+| POST /api/media?name=NAME | medium: id, kind (picture or video), name, width, height, frames, rate |
 | GET /api/media/ID | the medium; 404 when it has been dropped |
 | GET /api/media/ID/frames/N | a frame, as JPEG |
 | POST /api/media/ID/predict | masks: [{mask: RLE, score}], best, keys, milliseconds: the model's own |
@@ -21,9 +21,9 @@ the connection ends the work.
 | POST /api/media/ID/track | a line for each frame: frame, done, of, objects: [{id, mask: RLE, score}] |
 | POST /api/media/ID/export | a file |
 
-predict takes frame, points [[x, y], ...], labels [1 or 0, ...], box [x0, y0, x1, y1] or null, previous, which
-is the key of an earlier mask or an RLE to be refined, and multimask. It gives three masks after one click on
-the object, else one, unless multimask says so; an unknown key is as none.
+A medium is posted as the bytes of its file. predict takes frame, points [[x, y], ...], labels [1 or 0, ...],
+box [x0, y0, x1, y1] or null, multimask, and previous: the key of an earlier mask or an RLE, to be refined. It
+gives three masks after one click on the object, else one, unless multimask says so; an unknown key is as none.
 
 everything takes frame and points_per_side. track takes direction ("forward", "backward" or "both") and
 objects: [{id: 1 to 255, prompts: [{frame, and points, labels, box as above, or mask: RLE}]}]. It begins at

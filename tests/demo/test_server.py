@@ -29,6 +29,8 @@ from sam2_jax.clips.tracking import Passes, Prompt, tracked
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
 httpx = pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
+for _needed in ("starlette", "uvicorn"):
+    pytest.importorskip(_needed, reason=f"needs {_needed}: pip install 'sam2_jax[demo]'")
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
