@@ -23,7 +23,7 @@ the connection ends the work.
 
 A medium is posted as the bytes of its file. predict takes frame, points [[x, y], ...], labels [1 or 0, ...],
 box [x0, y0, x1, y1] or null, multimask, and previous: the key of an earlier mask or an RLE, to be refined. It
-gives three masks after one click on the object, else one, unless multimask says so; an unknown key is as none.
+gives three masks after one click on the object, else one, or what multimask says; an unknown key is as none.
 
 everything takes frame and points_per_side. track takes direction ("forward", "backward" or "both") and
 objects: [{id: 1 to 255, prompts: [{frame, and points, labels, box as above, or mask: RLE}]}]. It begins at
