@@ -1,0 +1,425 @@
+"""The demo's page in a browser, with the embedded model behind it: at a desk, on a phone, by keys alone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+from clip_files import write_gif
+from demo.browser import Watched, chromium
+from demo.serving import served
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from sam2_jax import Sam2Model, Sam2VideoModel
+from sam2_jax.demo.segmenter import Segmenter
+from sam2_jax.embedded import SAMPLE_PICTURE
+from sam2_jax.processing.rle import decode_rle
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright").expect
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_compilation_of_module"),
+    # pycocotools' own, of NumPy's newer ways.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+# The sample is seen whole at one CSS pixel for each of its own: its drawn masks can be compared exactly.
+DESK = {"width": 1280, "height": 631}
+PHONE = {"width": 390, "height": 844}
+SIDE = 128  # of the network's input
+SIZE = (512, 512)
+TRUCK, WHEEL, PLATE = (258, 298), (318, 448), (430, 140)
+BOX = (378, 76, 480, 202)
+
+
+@pytest.fixture(scope="module")
+def model(quick_compilation_of_module: None) -> Sam2Model:
+    """The embedded model for small pictures, which compiles and runs in little time."""
+    return Sam2Model.from_pretrained("embedded").with_image_size(SIDE)
+
+
+@pytest.fixture(scope="module")
+def expected(model: Sam2Model) -> dict[str, np.ndarray]:
+    """What the Python API finds for the same clicks. Before the server runs: both would compile the same."""
+    session = model.predictor(SAMPLE_PICTURE)
+    first = session.click(*TRUCK)
+    second = session.click(*WHEEL, positive=False)
+    session.reset()
+    box = session.set_box(BOX)
+    assert (first.mask != second.mask).any()
+    return {"first": first.mask, "candidates": first.masks, "second": second.mask, "box": box.mask}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, started once."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server(model: Sam2Model, browser: Any, expected: Any) -> Iterator[tuple[str, Any]]:
+    """A server with the sample picture: its address, and the application."""
+
+    def load_video() -> Sam2VideoModel:
+        return Sam2VideoModel.from_pretrained("embedded").with_image_size(SIDE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "warm_up", lambda self: None)  # tests compile what they need
+        with served(model, load_video, SAMPLE_PICTURE) as (address, demo):
+            yield f"{address}/", demo
+
+
+@pytest.fixture
+def open_page(browser: Any, server: tuple[str, Any]) -> Iterator[Any]:
+    """Opens pages of a browser that knows nothing yet; in the end nothing may have gone wrong in them."""
+    contexts, pages = [], []
+
+    def opened(size: dict[str, int] = DESK, **options: Any) -> Watched:
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page = Watched(context.new_page())
+        pages.append(page)
+        page.open(server[0])
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [page.complaints for page in pages] == [[]] * len(pages)
+
+
+def _click(page: Watched, point: tuple[int, int], button: str = "left", size: tuple[int, int] = SIZE) -> None:
+    """Click, and wait for what comes of it."""
+    page.forget()
+    page.page.mouse.click(*page.place(*point, size), button=button)
+    page.says("score")
+
+
+def _drag(page: Watched, box: tuple[int, int, int, int]) -> None:
+    x0, y0, x1, y1 = box
+    page.page.mouse.move(*page.place(x0 - 0.5, y0 - 0.5, SIZE))
+    page.page.mouse.down()
+    page.page.mouse.move(*page.place((x0 + x1) / 2, (y0 + y1) / 2, SIZE))
+    page.page.mouse.move(*page.place(x1 - 0.5, y1 - 0.5, SIZE))
+    page.page.mouse.up()
+
+
+def _button(page: Watched, name: str) -> Any:
+    return page.page.get_by_role("button", name=name, exact=True)
+
+
+def _rows(page: Watched) -> Any:
+    return page.page.locator("#list li")
+
+
+def _exported(page: Watched, named: str, folder: Path) -> Path:
+    """The file of a format of the export menu."""
+    _button(page, "Export").click()
+    with page.page.expect_download() as waiting:
+        page.page.locator("#formats").get_by_role("button", name=named).click()
+    page.says("is written")
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def _mask(page: Watched, name: str = "Object 1") -> np.ndarray:
+    """An object's mask as it is drawn. Another one is selected for a moment, so that prompts are not seen."""
+    page.page.keyboard.press("n")
+    page.says("is empty")
+    mask = page.mask(name, SIZE)
+    page.page.keyboard.press("Delete")
+    page.says("is deleted")
+    return mask
+
+
+def test_clicks_draw_the_masks_of_the_python_api(open_page: Any, expected: dict[str, np.ndarray]) -> None:
+    page = open_page()
+    _click(page, TRUCK)
+    page.says(f"Object 1: {100 * expected['first'].mean():.1f} % of the picture, score 0.")
+    np.testing.assert_array_equal(_mask(page), expected["first"])
+
+    three = page.page.locator("#candidates button")
+    expect(three).to_have_count(3)
+    best = next(index for index in range(3) if (expected["candidates"][index] == expected["first"]).all())
+    for index in sorted(range(3), key=best.__eq__):  # at last the best, from which the model goes on
+        page.page.keyboard.press(str(index + 1))
+        page.says(f"Candidate {index + 1}: ")
+        expect(three.nth(index)).to_have_attribute("aria-pressed", "true")
+        np.testing.assert_array_equal(_mask(page), expected["candidates"][index])
+
+    before = page.canvas()
+    _click(page, WHEEL, button="right")
+    expect(three.first).to_be_hidden()
+    np.testing.assert_array_equal(_mask(page), expected["second"])
+    after = page.canvas()
+
+    for _ in range(3):  # the object that was made to look at the mask, its end, and the click
+        page.page.keyboard.press("Control+z")
+    expect(three.first).to_be_visible()
+    np.testing.assert_array_equal(page.canvas(), before)
+    for _ in range(3):
+        _button(page, "Redo").click()
+    np.testing.assert_array_equal(page.canvas(), after)
+    expect(_button(page, "Redo")).to_be_disabled()
+
+
+def test_objects_boxes_names_and_a_coco_file(
+    open_page: Any, expected: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    page = open_page()
+    _drag(page, BOX)
+    page.says("Object 1: 3.")
+    np.testing.assert_array_equal(_mask(page), expected["box"])
+    _button(page, "New").click()
+    _click(page, TRUCK)
+    expect(_rows(page)).to_have_count(2)
+    page.page.get_by_label("Name of Object 1").fill("plate")
+    page.page.keyboard.press("Enter")
+    expect(page.page.get_by_label("Select plate")).not_to_be_checked()
+    page.page.mouse.move(*page.place(*PLATE, SIZE))
+    page.page.keyboard.down("Shift")
+    page.page.mouse.click(*page.place(*PLATE, SIZE))
+    page.page.keyboard.up("Shift")
+    page.says("plate is selected")
+    expect(page.page.get_by_label("Select plate")).to_be_checked()
+
+    coco_tools = pytest.importorskip("pycocotools.coco")
+    mask_tools = pytest.importorskip("pycocotools.mask")
+    coco = coco_tools.COCO(_exported(page, "COCO JSON", tmp_path))
+    found = {
+        coco.cats[each["category_id"]]["name"]: mask_tools.decode(each["segmentation"])
+        for each in coco.anns.values()
+    }
+    assert set(found) == {"plate", "Object 3"}  # the second was made to look at the mask of the first
+    np.testing.assert_array_equal(found["plate"], expected["box"])
+    np.testing.assert_array_equal(found["Object 3"], expected["first"])
+
+    _button(page, "Show Object 3").click()
+    labels = np.asarray(Image.open(_exported(page, "Label map", tmp_path)))
+    np.testing.assert_array_equal(labels > 0, expected["box"])
+
+    _button(page, "Delete plate").click()
+    expect(_rows(page)).to_have_count(1)
+    page.page.keyboard.press("Control+z")
+    expect(_rows(page)).to_have_count(2)
+
+
+def test_hovering_shows_what_a_click_would_take(open_page: Any) -> None:
+    page = open_page()
+    bare = page.canvas()
+    asked = []
+    page.page.on("request", lambda request: asked.append(request.url))
+    with page.page.expect_response("**/predict"):
+        page.page.mouse.move(*page.place(*PLATE, SIZE))
+    page.settle()
+    assert (page.canvas() != bare).any()
+    assert len(asked) == 1
+    _click(page, PLATE)  # and the click takes it, with no other question
+    assert len(asked) == 1
+    page.page.mouse.move(5, 5)
+    _button(page, "Undo").click()
+    page.settle()
+    np.testing.assert_array_equal(page.canvas(), bare)
+
+
+def test_everything_by_keyboard_alone(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    press = page.page.keyboard.press
+    page.page.locator("#canvas").focus()
+    press("ArrowLeft")  # the cursor, in the middle
+    page.says("At 256, 256")
+    for key in ["Shift+ArrowDown"] + 2 * ["Shift+ArrowRight", "ArrowLeft"]:
+        press(key)
+    page.says("At 336, 306")
+    press("Enter")
+    page.says("Object 1: ")
+    press("2")
+    page.says("Candidate 2")
+    press("Shift+Enter")
+    page.says("Object 1: ")
+    press("n")
+    page.says("Object 2 is empty")
+    press("b")
+    for _ in range(2):
+        press("Shift+ArrowUp")
+        press("Shift+ArrowRight")
+    press("b")
+    page.says("Object 2: ")
+    press("[")
+    page.says("Object 1 is selected")
+    press("h")
+    page.says("Object 1 is hidden")
+    press("Delete")
+    page.says("Object 1 is deleted")
+    press("Control+z")
+    page.says("Undone")
+    before = page.canvas()
+    press("+")
+    assert (page.canvas() != before).any()
+    press("0")
+    np.testing.assert_array_equal(page.canvas(), before)
+    press("?")
+    expect(page.page.get_by_role("dialog")).to_be_visible()
+    press("Escape")
+    expect(page.page.get_by_role("dialog")).to_be_hidden()
+    _button(page, "Export").focus()
+    press("Enter")
+    press("Tab")
+    with page.page.expect_download() as waiting:
+        press("Enter")
+    assert waiting.value.suggested_filename.endswith(".png")  # of the one object that is shown
+
+
+def test_everything_is_found_stopped_and_undone(open_page: Any) -> None:
+    page = open_page()
+    _button(page, "Everything").click()
+    _button(page, "Stop").click()
+    page.says("Stopped")
+    expect(_rows(page)).to_have_count(0)
+    page.page.keyboard.press("e")
+    expect(page.page.get_by_role("progressbar", name="Looking for everything")).to_be_visible()
+    page.says("objects found")
+    count = _rows(page).count()
+    assert count > 3
+    page.says(f"Everything: {count} objects found")
+    page.page.keyboard.press("Control+z")
+    expect(_rows(page)).to_have_count(0)
+
+
+def test_a_clip_is_tracked_corrected_and_written(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    sample = Image.open(SAMPLE_PICTURE).convert("RGB")
+    frames = [np.asarray(sample.crop((8 * t, 0, 8 * t + 440, 440)).resize((96, 96))) for t in range(4)]
+    size = (96, 96)
+    page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", frames, 100))
+    page.says("clip.gif, 96 \N{MULTIPLICATION SIGN} 96, 4 frames is open")
+    page.settle()
+    _click(page, (56, 65), size=size)
+    page.page.get_by_role("button", name="Forward").click()
+    page.says("1 object tracked on 4 frames")
+    number = page.page.locator("#frame-number")
+    expect(number).to_have_text("4 / 4")
+    expect(page.page.locator("#list .measure")).to_contain_text("%")
+
+    page.page.keyboard.press(",")
+    page.page.keyboard.press(",")
+    expect(number).to_have_text("2 / 4")
+    page.page.get_by_role("slider", name="Frame").press("ArrowRight")
+    expect(number).to_have_text("3 / 4")
+    _click(page, (50, 60), button="right", size=size)  # a correction on a tracked frame
+    page.page.locator("#canvas").press("<")
+    expect(number).to_have_text("1 / 4")
+    page.page.get_by_role("button", name="Track", exact=True).click()
+    page.says("1 object tracked on 4 frames")
+
+    written = json.loads(_exported(page, "YouTube-VIS", tmp_path).read_text())
+    tracks = written["annotations"] if isinstance(written, dict) else written
+    masks = [decode_rle(each) for each in tracks[0]["segmentations"] if each]
+    assert len(masks) == 4
+    assert all(mask.shape == size for mask in masks)
+    page.page.keyboard.press("Control+z")
+    page.page.locator("#canvas").press("Space")
+    expect(_button(page, "Play")).to_have_attribute("aria-pressed", "true")
+    expect(number).to_have_text("2 / 4")
+    page.page.locator("#canvas").press("Space")
+    expect(_button(page, "Play")).to_have_attribute("aria-pressed", "false")
+
+
+def test_work_survives_a_reload_and_a_server_that_forgets(
+    open_page: Any, server: tuple[str, Any], tmp_path: Path
+) -> None:
+    page = open_page()
+    Image.open(SAMPLE_PICTURE).save(tmp_path / "mine.png")
+    page.page.set_input_files("#file", tmp_path / "mine.png")
+    page.says("mine.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
+    page.settle()
+    _click(page, TRUCK)
+    page.page.get_by_label("Name of Object 1").fill("truck")
+    page.page.keyboard.press("Enter")
+    page.page.mouse.move(5, 5)
+    before = page.canvas()
+    page.page.wait_for_timeout(400)  # until it is saved
+    page.page.reload()
+    page.says("mine.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
+    expect(page.page.get_by_label("Name of truck")).to_have_value("truck")
+    np.testing.assert_array_equal(page.canvas(), before)
+
+    server[1].media.drop_idle(0)
+    page.page.mouse.click(*page.place(*WHEEL, SIZE))
+    expect(page.page.get_by_role("alert").filter(has_text="no longer has mine.png")).to_be_visible()
+    _button(page, "Send it again").click()
+    page.says("truck: ")
+    page.note_is("404")  # the browser's own line about the refused request
+
+
+def test_what_the_server_refuses_is_said(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    (tmp_path / "words.png").write_text("no picture")
+    page.page.set_input_files("#file", tmp_path / "words.png")
+    problem = page.page.get_by_role("alert").filter(has_text="words.png")
+    expect(problem).to_be_visible()
+    page.page.get_by_role("button", name="Dismiss").click()
+    expect(problem).to_be_hidden()
+    _click(page, TRUCK)  # and it goes on
+    page.note_is("400")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_with_fingers(open_page: Any, expected: dict[str, np.ndarray], scheme: str) -> None:
+    page = open_page(PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
+    assert page.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.page.touchscreen.tap(*page.place(*TRUCK, SIZE))
+    page.says("Object 1: ")
+    page.page.locator("#tools").get_by_text("Remove").tap()
+    page.forget()
+    page.page.touchscreen.tap(*page.place(*WHEEL, SIZE))
+    page.says("Object 1: ")
+    expect(page.page.locator("#candidates")).to_be_hidden()
+    _button(page, "New").tap()
+    drawn = page.mask("Object 1", SIZE)
+    # A pixel of the page covers more than one of the picture: it may be off by so much at the edge.
+    near = np.ones((5, 5))
+    assert not (drawn & ~binary_dilation(expected["second"], near)).any()
+    assert not (binary_erosion(expected["second"], near) & ~drawn).any()
+    _button(page, "Export").tap()
+    _check_accessible(page)
+
+
+def _check_accessible(page: Watched) -> None:
+    """axe-core finds nothing that levels A and AA of WCAG forbid."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    found = axe.Axe().run(page.page, options=tags).response
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(open_page: Any, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
+    _check_accessible(page)
+    _click(page, TRUCK)
+    page.page.mouse.move(5, 5)
+    _check_accessible(page)
+    page.page.keyboard.press("?")
+    _check_accessible(page)
+
+
+def test_a_mask_is_drawn_soon_after_the_model_is_done(open_page: Any) -> None:
+    page = open_page()
+    _click(page, TRUCK)
+    beyond = []
+    for index in range(10):
+        page.page.evaluate("delete document.documentElement.dataset.lastClickMilliseconds")
+        page.page.mouse.click(*page.place(230 + 6 * index, 300, SIZE))
+        page.page.locator("html[data-last-click-milliseconds]").wait_for(state="attached")
+        whole, model = page.measured()
+        beyond.append(whole - model)
+    print(f"beyond the model's own time: median {median(beyond):.0f} ms, most {max(beyond):.0f} ms")
+    assert median(beyond) <= 60
