@@ -113,7 +113,8 @@ function render() {
   for (const id of ["everything", "export", "new"]) element(id).disabled = !medium;
   element("empty").hidden = Boolean(medium);
   element("hint").textContent = hint();
-  element("model").textContent = app.model;
+  element("model").textContent = app.model.split("/").at(-1);
+  element("model").title = app.model;
   element("gone").hidden = !app.dropped;
   if (app.dropped) {
     element("gone-name").textContent = medium.name;
