@@ -38,7 +38,6 @@ from sam2_jax.demo.messages import (
 )
 from sam2_jax.demo.segmenter import Models, Segmenter
 from sam2_jax.demo.worker import BusyError, Worker
-from sam2_jax.processing.rle import encode_rle
 
 PAGE = Path(__file__).parent / "page"
 _MESSAGE_BYTES = 2**20
@@ -171,17 +170,13 @@ class Demo:
             partial(self.segmenter.predict, medium, frame, picture, prompts, previous, multimask),
         )
 
-        def masks() -> list[dict[str, Any]]:
-            found = answer.prediction
-            return [
-                {"mask": encode_rle(mask, compressed=True), "score": float(score)}
-                for mask, score in zip(found.masks, found.scores, strict=True)
-            ]
-
+        found = answer.prediction
+        drawn = await run_in_threadpool(found.run_lengths)
+        scores = found.scores.tolist()
         return _json(
             {
-                "masks": await run_in_threadpool(masks),
-                "best": answer.prediction.best,
+                "masks": [{"mask": rle, "score": score} for rle, score in zip(drawn, scores, strict=True)],
+                "best": found.best,
                 "keys": answer.keys,
                 "milliseconds": answer.milliseconds,
             }

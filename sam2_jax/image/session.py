@@ -15,6 +15,7 @@ from sam2_jax.image.arguments import bucket, check_processor, pad_prompts
 from sam2_jax.image.prompt_masks import clamp, read_mask, read_masks
 from sam2_jax.image.promptable import PromptableModel
 from sam2_jax.model.sam2 import ImageEmbeddings
+from sam2_jax.processing.masks import draw_above
 from sam2_jax.processing.photo_prompts import (
     NEGATIVE,
     POSITIVE,
@@ -28,6 +29,7 @@ from sam2_jax.processing.photo_prompts import (
     read_points,
 )
 from sam2_jax.processing.processor import Sam2Processor
+from sam2_jax.processing.rle import encode_rle
 
 HISTORY = 100
 """So many edits can be undone; older ones are forgotten."""
@@ -69,6 +71,20 @@ class Prediction:
         if "masks" in self.__dict__:
             return self.masks[self.best]
         return self._upscale(self.logits[self.best : self.best + 1])[0]
+
+    def run_lengths(self) -> list[dict[str, Any]]:
+        """All masks as compressed run lengths, as `encode_rle` makes them, for photos of any size at once.
+
+        Of each mask only the part is drawn where it is, if no post-processing looks at the rest.
+        """
+        if self.post_processing or "masks" in self.__dict__:
+            return [encode_rle(mask, compressed=True) for mask in self.masks]
+        found = []
+        for logits in self.logits:
+            mask = np.zeros(self.size, bool)
+            draw_above(mask, logits, 0.0)
+            found.append(encode_rle(mask, compressed=True))
+        return found
 
     def _upscale(self, logits: np.ndarray) -> np.ndarray:
         return self.processor.post_process_masks(logits[None, None], [self.size], **self.post_processing)[0][

@@ -13,7 +13,7 @@ import numpy as np
 from sam2_jax.processing.boxes import mask_to_boxes, non_maximum_suppression
 from sam2_jax.processing.components import small_components
 from sam2_jax.processing.crops import Box, read_option
-from sam2_jax.processing.masks import stability_score, upscale, window_above
+from sam2_jax.processing.masks import draw_above, stability_score, upscale, window_above
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
 
@@ -50,9 +50,7 @@ class Candidate:
         """Draw the mask, bool [H, W], in a picture of (height, width)."""
         x0, y0, x1, y1 = self.crop
         mask = np.zeros(picture_size, bool)
-        size = y1 - y0, x1 - x0
-        if window := window_above(self.logits, threshold, *size):
-            mask[y0:y1, x0:x1][window] = upscale(self.logits, *size, window) > threshold
+        draw_above(mask[y0:y1, x0:x1], self.logits, threshold)
         return mask
 
     def rle(self, picture_size: tuple[int, int], threshold: float) -> dict[str, Any]:

@@ -61,6 +61,13 @@ def window_above(logits: np.ndarray, level: float, height: int, width: int) -> W
     return window[0], window[1]
 
 
+def draw_above(blank: np.ndarray, logits: np.ndarray, level: float) -> None:
+    """Mark in blank, bool [H, W], where logits [h, w], upscaled to its size, exceed a level."""
+    height, width = blank.shape
+    if window := window_above(logits, level, height, width):
+        blank[window] = upscale(logits, height, width, window) > level
+
+
 @lru_cache(maxsize=8)
 def _bilinear(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices of the two neighbours and weight of the second, for each target pixel.

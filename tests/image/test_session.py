@@ -1,6 +1,7 @@
 """ImagePredictor: prompts on a photo encoded once; clicks, boxes, undo and redo."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sam2_jax import Sam2Model
 from sam2_jax.image import prompt_masks
 from sam2_jax.image import session as predictor_module
 from sam2_jax.image.session import ImagePredictor, Prediction
+from sam2_jax.processing.rle import decode_rle, encode_rle
 
 SIZE = 90, 120
 PHOTO = np.random.default_rng(40).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -182,6 +184,16 @@ def test_best_and_masks(model: Sam2Model, session: ImagePredictor) -> None:
     np.testing.assert_array_equal(found.mask, found.masks[found.best])
     expected = model.processor.post_process_masks(found.logits[None, None], [SIZE])[0][0]
     np.testing.assert_array_equal(found.masks, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_hole_area": 30.0}, {"mask_threshold": -2.0}])
+def test_run_lengths_are_those_of_the_masks(model: Sam2Model, options: dict[str, float]) -> None:
+    found = ImagePredictor(model, PHOTO, **options).predict([(30, 40)])
+    drawn = found.run_lengths()
+    assert drawn == [encode_rle(mask, compressed=True) for mask in found.masks]
+    assert drawn == found.run_lengths()
+    nothing = replace(found, logits=np.full_like(found.logits, -3))
+    assert [decode_rle(rle).any() for rle in nothing.run_lengths()] == [False] * 3
 
 
 def test_full_size_masks_are_made_once_and_only_when_asked_for(
