@@ -13,6 +13,7 @@ from demo.browser import Watched, chromium
 from demo.serving import served
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
+from small_video import small_clip
 
 from sam2_jax import Sam2Model, Sam2VideoModel
 from sam2_jax.demo.segmenter import Segmenter
@@ -226,6 +227,41 @@ def test_hovering_shows_what_a_click_would_take(open_page: Any) -> None:
     _button(page, "Undo").click()
     page.settle()
     np.testing.assert_array_equal(page.canvas(), bare)
+
+
+def test_zoomed_and_moved_a_click_names_the_same_pixel(open_page: Any) -> None:
+    page = open_page()
+    mouse, keyboard = page.page.mouse, page.page.keyboard
+    x, y = page.place(*TRUCK, SIZE)
+    whole = page.canvas()
+    mouse.move(x, y)
+    mouse.wheel(0, -400)
+    assert (page.canvas() != whole).mean() > 0.2
+    page.page.locator("#canvas").focus()
+    keyboard.down("Space")
+    mouse.down()
+    mouse.move(x + 30, y - 20)
+    mouse.move(x + 60, y - 40)
+    mouse.up()
+    keyboard.up("Space")
+    with page.page.expect_request("**/predict") as asked:
+        mouse.click(x + 60, y - 40)
+    assert asked.value.post_data_json["points"] == [list(TRUCK)]
+    page.says("Object 1: ")
+
+
+def test_what_is_running_ends_where_another_picture_is_opened(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", small_clip(40), 100))
+    page.says("40 frames is open")
+    _click(page, (30, 30), size=(64, 64))
+    page.page.get_by_role("button", name="Forward").click()
+    expect(_button(page, "Stop")).to_be_visible()
+    page.page.get_by_label("Picture or video").first.select_option(label="sample.png")
+    expect(_button(page, "Stop")).to_be_hidden()
+    expect(_rows(page)).to_have_count(0)
+    page.page.get_by_label("Picture or video").first.select_option(label="clip.gif")
+    expect(_rows(page)).to_have_count(1)
 
 
 def test_everything_by_keyboard_alone(open_page: Any, tmp_path: Path) -> None:

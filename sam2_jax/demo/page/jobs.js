@@ -7,11 +7,12 @@ import { framesOf, maskOn, withFound, withTracked } from "./state.js";
 const POINTS_PER_SIDE = 16;
 
 export class Jobs {
-  running = null; // {name, progress from 0 to 1 or null, stop}
+  running = null; // {name, medium, progress from 0 to 1 or null, stop}
   #app;
 
   constructor(app) {
     this.#app = app;
+    app.listen(() => this.running && this.running.medium !== app.medium && this.stop());
   }
 
   everything() {
@@ -19,6 +20,7 @@ export class Jobs {
       const { medium, frame } = this.#app;
       const options = { frame, points_per_side: POINTS_PER_SIDE };
       for await (const line of server.everything(medium.id, options, signal)) {
+        signal.throwIfAborted();
         if (line.masks) this.#app.edit((document) => withFound(document, frame, line.masks));
         else progress(line.progress);
       }
@@ -40,6 +42,7 @@ export class Jobs {
       const ids = objects.map(({ id }) => id);
       const numbered = objects.map(({ prompts }, index) => ({ id: index + 1, prompts }));
       for await (const line of server.track(medium.id, { objects: numbered, direction, start }, signal)) {
+        signal.throwIfAborted();
         const found = line.objects.map((each) => ({ ...each, id: ids[each.id - 1] }));
         this.#app.amend((document) => withTracked(document, line.frame, found));
         progress(line.done / line.of);
@@ -68,7 +71,7 @@ export class Jobs {
   async #run(name, work) {
     if (this.running) return this.#app.say(`${this.running.name}: stop this first.`);
     const controller = new AbortController();
-    this.running = { name, progress: null, stop: () => controller.abort() };
+    this.running = { name, medium: this.#app.medium, progress: null, stop: () => controller.abort() };
     this.#app.say(`${name} …`);
     this.#app.changed();
     try {
