@@ -221,7 +221,7 @@ def train_model(arguments: argparse.Namespace) -> None:
     """The `train` command: teacher, imitation, all phases, each from its last checkpoint if there is one."""
     output = arguments.output
     given = Sam2Model.from_pretrained(arguments.model).with_image_size(SMALL_SIZE)
-    train_on = partial(train, processes=arguments.processes)
+    train_on = partial(train, workers=arguments.workers)
     teacher, _ = train_on(given, Scenes(TRAINING_SEED, SMALL_SIZE), TEACHING, output / "teacher")
     model = imitation(teacher, output / "imitation", output / "lessons.npz")
     first = 0
@@ -275,8 +275,8 @@ def main() -> None:
     training = commands.add_parser("train", help="train it, from the last checkpoint if there is one")
     training.add_argument("--model", required=True, help="hiera-tiny, a hub id or folder")
     training.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
-    processes = "that paint scenes for a fast device (default: %(default)s)"
-    training.add_argument("--processes", type=int, default=0, metavar="N", help=processes)
+    workers = "processes of Grain that paint scenes for a fast device (default: %(default)s)"
+    training.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
     training.set_defaults(run=train_model)
     evaluation = commands.add_parser("evaluate", help="print the card's table")
     evaluation.add_argument(

@@ -37,7 +37,7 @@ _WHOLE: tuple[tuple[str, int, int, int, str], ...] = (
     ("corrections", 3, 0, 100, "clicks that correct"),
     ("accumulate", 1, 1, 2**20, "steps for one update"),
     ("lora_rank", 4, 1, 4096, "rank of low-rank updates"),
-    ("processes", 0, 0, 256, "processes to read photos with"),
+    ("workers", 0, 0, 256, "processes of Grain that read photos"),
     ("checkpoint_every", 100, 1, 2**31 - 1, "steps between checkpoints"),
     ("seed", 0, 0, 2**32 - 1, "of all that is random"),
 )
@@ -113,7 +113,7 @@ def finetune(arguments: argparse.Namespace) -> int:
         options,
         arguments.output,
         data=training.fingerprint(),
-        processes=arguments.processes,
+        workers=arguments.workers,
     )
 
     def judge(model: "Sam2Model", pictures: "Dataset") -> Any:

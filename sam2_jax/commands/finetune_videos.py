@@ -39,7 +39,7 @@ def finetune_videos(arguments: argparse.Namespace) -> int:
         options,
         arguments.output,
         data=training.fingerprint(),
-        processes=arguments.processes,
+        workers=arguments.workers,
     )
 
     def evaluate(model: "Sam2VideoModel", videos: "VideoDataset") -> Any:

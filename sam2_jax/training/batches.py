@@ -1,29 +1,29 @@
 """Examples to batches: pictures resized and normalised, some of their objects as shares of cells."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache, partial
 from itertools import cycle, islice
 from typing import Protocol, TypeVar
 
+import jax
 import numpy as np
 from PIL import Image
 
 from sam2_jax.checks import read_whole
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
-from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.training.examples import Dataset, Example, at_first
+from sam2_jax.training.loading import loaded_ahead
 from sam2_jax.training.step import Batch
 from sam2_jax.training.synthetic.scenes import make_scene
 
-Loaded = TypeVar("Loaded")
+Made = TypeVar("Made")
 
 
 class Source(Protocol):
-    """Where examples come from. The same step always gets the same ones, so that training can go on."""
+    """Where examples come from. A number always gets the same one, so that training can go on."""
 
-    def examples(self, step: int, count: int) -> list[Example]:
-        """The examples of one step."""
+    def example(self, number: int) -> Example:
+        """The one of this number: a step takes those of the next numbers, from 0 on."""
 
 
 class Scenes:
@@ -33,13 +33,9 @@ class Scenes:
         self.seed, self.size = read_whole("seed", seed, 0), read_whole("size", size, 1)
         self.first = read_whole("first", first, 0)
 
-    def examples(self, step: int, count: int) -> list[Example]:
-        """The scenes of one step."""
-        start = self.first + step * count
-        return [self.example(index) for index in range(start, start + count)]
-
-    def example(self, index: int) -> Example:
+    def example(self, number: int) -> Example:
         """One scene as an example."""
+        index = self.first + number
         scene = make_scene(self.seed, index, self.size)
         return Example(f"scene {index} of stream {self.seed}", scene.image, scene.masks)
 
@@ -53,11 +49,8 @@ class Shuffled:
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def examples(self, step: int, count: int) -> list[Example]:
-        """The examples of one step."""
-        return [self._example(number) for number in range(step * count, (step + 1) * count)]
-
-    def _example(self, number: int) -> Example:
+    def example(self, number: int) -> Example:
+        """The one of this number; all epochs are numbered on."""
         size = len(self.dataset)
         epoch, first = divmod(number, size)
         order = _shuffled(self.seed, epoch, size)
@@ -128,28 +121,28 @@ def batches(
     objects: int,
     seed: int,
     steps: Sequence[int],
-    processes: int = 0,
-) -> Iterator[tuple[Batch, int]]:
-    """What `make_batch` makes of `count` examples for each of these steps, ahead: in a thread, or processes.
+    rows: Sequence[int] | None = None,
+    workers: int = 0,
+) -> Generator[tuple[Batch, int]]:
+    """Batches of `count` examples for each of these steps, ahead: in a thread, or by workers.
 
-    Raises ValueError if the processes cannot start or end early.
+    Each example is made ready by `make_batch`, with random numbers of its own, so that it is the same whoever
+    makes it. rows: which of a batch's examples are made, those of one process of several; by default all.
+    Also how many objects were too small. Raises ValueError if the workers cannot start or end early.
     """
-    return loaded_ahead(partial(_load_batch, source, processor, count, objects, seed), steps, processes)
+    load = partial(_load, source, processor, objects, seed)
+    return loaded_ahead(partial(in_rows, load, count, rows or range(count)), steps, workers)
 
 
-def loaded_ahead(load: Callable[[int], Loaded], steps: Sequence[int], processes: int = 0) -> Iterator[Loaded]:
-    """What load makes of each step, ahead: in a thread, or in processes, which may end early: ValueError."""
-    try:
-        yield from read_ahead(load, steps, processes)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"processes={processes} ended before they were done. Each of them runs the program's file again: "
-            'what trains must stand under `if __name__ == "__main__":`. If it does, they may have been short '
-            "of memory; processes=0 needs none"
-        ) from error
+def in_rows(
+    load: Callable[[int], tuple[Made, int]], count: int, rows: Sequence[int], step: int
+) -> tuple[Made, int]:
+    """A step's batch of `count`, of which these rows are loaded by their numbers, and what was too small."""
+    made, too_small = zip(*(load(step * count + row) for row in rows), strict=True)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made), sum(too_small)
 
 
-def _load_batch(
-    source: Source, processor: Sam2ImageProcessor, count: int, objects: int, seed: int, step: int
+def _load(
+    source: Source, processor: Sam2ImageProcessor, objects: int, seed: int, number: int
 ) -> tuple[Batch, int]:
-    return make_batch(source.examples(step, count), processor, objects, np.random.default_rng((seed, step)))
+    return make_batch([source.example(number)], processor, objects, np.random.default_rng((seed, number)))

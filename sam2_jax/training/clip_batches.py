@@ -1,6 +1,6 @@
 """Clips to batches: frames resized and normalised, some objects as shares of cells, plans of memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import NamedTuple, Protocol
@@ -11,9 +11,10 @@ import numpy as np
 from sam2_jax.checks import read_whole
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
-from sam2_jax.training.batches import cell_shares, loaded_ahead
+from sam2_jax.training.batches import cell_shares, in_rows
 from sam2_jax.training.clip_plan import clip_plan
 from sam2_jax.training.clip_step import ClipBatch
+from sam2_jax.training.loading import loaded_ahead
 from sam2_jax.training.synthetic.clips import make_clip
 
 
@@ -29,10 +30,10 @@ class ClipExample(NamedTuple):
 
 
 class ClipSource(Protocol):
-    """Where clips come from. The same step always gets the same ones, so that training can go on."""
+    """Where clips come from. A number always gets the same one, so that training can go on."""
 
-    def clips(self, step: int, count: int) -> list[ClipExample]:
-        """The clips of one step, all of as many frames."""
+    def example(self, number: int) -> ClipExample:
+        """The one of this number, of as many frames as any: a step takes those of the next, from 0 on."""
 
 
 class SyntheticClips:
@@ -48,13 +49,9 @@ class SyntheticClips:
         self.frames, self.first = read_whole("frames", frames, 1), read_whole("first", first, 0)
         self.strides = tuple(read_whole("strides", stride, 1) for stride in strides)
 
-    def clips(self, step: int, count: int) -> list[ClipExample]:
-        """The clips of one step."""
-        start = self.first + step * count
-        return [self.example(index) for index in range(start, start + count)]
-
-    def example(self, index: int) -> ClipExample:
+    def example(self, number: int) -> ClipExample:
         """One clip as an example."""
+        index = self.first + number
         stride = int(np.random.default_rng((self.seed, index)).choice(self.strides))
         clip = make_clip(self.seed, index, self.frames, self.size, stride)
         return ClipExample(f"clip {index} of stream {self.seed}", clip.images, clip.masks)
@@ -126,22 +123,22 @@ def clip_batches(
     corrected_frames: int,
     seed: int,
     steps: Sequence[int],
-    processes: int = 0,
-) -> Iterator[tuple[ClipBatch, int]]:
-    """What `make_clip_batch` makes of `count` clips for each of these steps, as `batches` does."""
-    load = partial(_load, source, processor, config, count, objects, corrected_frames, seed)
-    return loaded_ahead(load, steps, processes)
+    rows: Sequence[int] | None = None,
+    workers: int = 0,
+) -> Generator[tuple[ClipBatch, int]]:
+    """Batches of `count` clips for each of these steps, by `make_clip_batch`, as `batches` does it."""
+    load = partial(_load, source, processor, config, objects, corrected_frames, seed)
+    return loaded_ahead(partial(in_rows, load, count, rows or range(count)), steps, workers)
 
 
 def _load(
     source: ClipSource,
     processor: Sam2ImageProcessor,
     config: Sam2VideoConfig,
-    count: int,
     objects: int,
     corrected_frames: int,
     seed: int,
-    step: int,
+    number: int,
 ) -> tuple[ClipBatch, int]:
-    rng = np.random.default_rng((seed, step))
-    return make_clip_batch(source.clips(step, count), processor, config, objects, corrected_frames, rng)
+    rng = np.random.default_rng((seed, number))
+    return make_clip_batch([source.example(number)], processor, config, objects, corrected_frames, rng)

@@ -1,6 +1,6 @@
 """Training on clips: `trainer` with the video network, its step and its batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def train_on_clips(
     options: ClipTrainingOptions,
     folder: str | Path | None = None,
     *,
-    processes: int = 0,
+    workers: int = 0,
     **running: Any,
 ) -> tuple[Sam2VideoModel, list[dict[str, float]]]:
     """Train a video model; returns the trained one, the given one being left as it is, and the metrics.
@@ -54,10 +54,10 @@ def train_on_clips(
     The arguments, warnings and errors are those of `trainer.train` and `run_training`; last_iou, in the
     metrics, is of all frames behind the first, before they are corrected.
     """
-    processes = read_whole("processes", processes, 0)
+    workers = read_whole("workers", workers, 0)
     module = Sam2Video(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
 
-    def coming(numbers: range) -> Iterator[tuple[Any, int]]:
+    def coming(numbers: range, rows: Sequence[int]) -> Iterator[tuple[Any, int]]:
         return clip_batches(
             source,
             input_processor(model),
@@ -67,7 +67,8 @@ def train_on_clips(
             options.corrected_frames,
             options.seed,
             numbers,
-            processes,
+            rows,
+            workers,
         )
 
     trained: tuple[Sam2VideoModel, list[dict[str, float]]] = run_training(

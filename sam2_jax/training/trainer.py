@@ -27,7 +27,7 @@ from sam2_jax.training.batches import Source, batches
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import Layout, OptimizerOptions, learning_rate_schedule, make_optimizer
 from sam2_jax.training.parameters import merge_parameters, split_parameters
-from sam2_jax.training.placing import at_hand, placed
+from sam2_jax.training.placing import at_hand, brought, own_rows, placed
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.record import Record
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
@@ -120,26 +120,26 @@ def train(
     options: TrainingOptions,
     folder: str | Path | None = None,
     *,
-    processes: int = 0,
+    workers: int = 0,
     **running: Any,
 ) -> tuple[Sam2Model, list[dict[str, float]]]:
     """Train a model; returns the trained one, the given one being left as it is, and the metrics logged.
 
-    processes: so many make the batches, the same ones, for a device that a thread cannot keep busy.
+    workers: so many processes of Grain make the batches, the same ones, for a device that a thread cannot
+    keep busy.
     folder and running: see `run_training`. Stopped by Ctrl-C, training saves a checkpoint first.
 
     Warns of objects that are too small to be learnt at the network's resolution. Raises ValueError for
     options that do not fit, gradients that stay not finite, pictures without any object that is large enough,
     and a folder that cannot be written or has another training's checkpoints.
     """
-    processes = read_whole("processes", processes, 0)
+    workers = read_whole("workers", workers, 0)
     module = Sam2(model.config, dtype=jnp.dtype(options.dtype), remat=options.remat)
 
-    def coming(numbers: range) -> Iterator[tuple[Any, int]]:
+    def coming(numbers: range, rows: Sequence[int]) -> Iterator[tuple[Any, int]]:
         processor = input_processor(model)
-        return batches(
-            source, processor, options.batch_size, options.objects, options.seed, numbers, processes
-        )
+        count, objects = options.batch_size, options.objects
+        return batches(source, processor, count, objects, options.seed, numbers, rows, workers)
 
     return run_training(model, module, compiled_step, coming, options, folder, **running)
 
@@ -149,7 +149,7 @@ def run_training(
     model: Trainable,
     module: Sam2,
     compiled: Callable[..., Any],
-    coming: Callable[[range], Iterator[tuple[Any, int]]],
+    coming: Callable[[range, Sequence[int]], Iterator[tuple[Any, int]]],
     options: TrainingOptions,
     folder: str | Path | None = None,
     *,
@@ -160,7 +160,7 @@ def run_training(
     data: Any = None,
     progress: bool = True,
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Train a model's module on what comes: batches of the steps of these numbers, and what was too small.
+    """Train a model's module on what comes: these rows of the batches of steps, and what was too small.
 
     compiled: makes the compiled step, `compiled_step` say.
     folder: where checkpoints and metrics.jsonl go; training found there goes on, to the same numbers as if it
@@ -169,8 +169,8 @@ def run_training(
     with a warning if these are not all there are. data: of JSON's types, what tells the source's data from
     other data, `Dataset.fingerprint()` say.
 
-    Several processes (`sam2_jax.scale.initialize`) are given the same and train on one batch: each makes it,
-    and keeps its own pictures of it; all of their devices are used. The first writes the metrics.
+    Several processes (`sam2_jax.scale.initialize`) are given the same and train on one batch: each makes its
+    own pictures of it; all of their devices are used. The first writes the metrics.
 
     A folder goes on only with the same weights, image size, data and options, of which steps may be more:
     the learning rate then follows the schedule of all of them.
@@ -196,14 +196,14 @@ def run_training(
         start = int(state.step)
         rate = learning_rate_schedule(options.optimizer, options.steps)
         watch = _Watch(rate, options, log_every, model.image_config.image_size)
-        numbers = range(start, end)
+        numbers, rows = range(start, end), own_rows(spread, options.batch_size)
         progress = progress and jax.process_index() == 0
         with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
             try:
                 bar.set_postfix_str("compiling")
-                for number, (batch, too_small) in zip(numbers, coming(numbers), strict=True):
+                for number, (batch, too_small) in zip(numbers, coming(numbers, rows), strict=True):
                     watch.too_small += too_small
-                    state, metrics = step(state, frozen, placed(batch, spread), key)
+                    state, metrics = step(state, frozen, brought(batch, spread, options.batch_size), key)
                     # Looked at one step late, while the device works on the next.
                     record.log(watch.see(number, metrics))
                     bar.set_postfix(watch.shown, refresh=False)
@@ -269,7 +269,8 @@ def _shardings(devices: Sequence[Any] | None, batch_size: int) -> tuple[NamedSha
         devices = there[:used]
     if batch_size % len(devices):
         raise ValueError(f"batch_size must divide over {len(devices)} devices; got {batch_size}")
-    mesh = Mesh(np.asarray(devices), ("pictures",))
+    # What a process makes of a batch then is one part of it.
+    mesh = Mesh(np.asarray(sorted(devices, key=lambda device: device.process_index)), ("pictures",))
     return NamedSharding(mesh, PartitionSpec("pictures")), NamedSharding(mesh, PartitionSpec())
 
 

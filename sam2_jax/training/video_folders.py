@@ -168,11 +168,8 @@ class ShuffledVideos:
         self.dataset, self.seed = dataset, seed
         self.frames, self.strides = read_whole("frames", frames, 2), tuple(strides)
 
-    def clips(self, step: int, count: int) -> list[ClipExample]:
-        """The clips of one step."""
-        return [self._example(number) for number in range(step * count, (step + 1) * count)]
-
-    def _example(self, number: int) -> ClipExample:
+    def example(self, number: int) -> ClipExample:
+        """The one of this number; all epochs are numbered on."""
         size = len(self.dataset)
         epoch, first = divmod(number, size)
         order = np.random.default_rng((self.seed, epoch)).permutation(size)

@@ -264,7 +264,7 @@ BASES = (
     "--crop-n-layers 1 --crop-n-points-downscale-factor 2 --min-mask-region-area 3 --max-hole-area 2 --quiet",
     "finetune --data data.json --images folder --model M --output tuned --steps 3 --batch-size 1 --objects 1 "
     "--corrections 0 --learning-rate 1e-3 --accumulate 2 --train mask_decoder.* --lora x --lora-rank 2 "
-    "--dtype float32 --remat --processes 0 --image-size 64 --held-out 0.5 --checkpoint-every 5 --seed 1",
+    "--dtype float32 --remat --workers 0 --image-size 64 --held-out 0.5 --checkpoint-every 5 --seed 1",
     "finetune --data folder --validation folder --validation-images folder --output tuned --held-out 0",
     "generate photo.png folder --output out --rows --model M --preset transformers --points-per-side 4",
     "generate photo.png --output out --engine ray --address 127.0.0.1:1 --workers 2 --model M",

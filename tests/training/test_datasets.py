@@ -583,7 +583,7 @@ def test_examples_go_on_in_another_order_each_epoch(tmp_path: Path) -> None:
 
     def first_epochs(seed: int) -> list[list[str]]:
         stream = Shuffled(dataset, seed)
-        return [[example.name for example in stream.examples(epoch, 6)] for epoch in range(3)]
+        return [[stream.example(6 * epoch + i).name for i in range(6)] for epoch in range(3)]
 
     epochs = first_epochs(0)
     assert all(sorted(epoch) == names(dataset) for epoch in epochs)
@@ -616,7 +616,7 @@ def test_an_epoch_without_any_picture_ends(tmp_path: Path) -> None:
         pytest.warns(UserWarning, match="cannot be used"),
         pytest.raises(ValueError, match="no picture of the dataset can be used .2 problems; the first: "),
     ):
-        stream.examples(0, 1)
+        stream.example(0)
 
 
 @pytest.mark.parametrize(("held_out", "count"), [(0.3, 3), (0.001, 1), (0.999, 9)])

@@ -112,7 +112,7 @@ def test_a_finished_training_is_not_repeated(model: Sam2Model, resumed: tuple[Pa
 
 
 class NoSource:
-    def examples(self, step: int, count: int) -> list[Example]:
+    def example(self, number: int) -> Example:
         raise AssertionError("no example is needed")
 
 
@@ -149,10 +149,10 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(
     model: Sam2Model, straight: Trained, tmp_path: Path
 ) -> None:
     class Stopping:
-        def examples(self, step: int, count: int) -> list[Example]:
-            if step == 5:
+        def example(self, number: int) -> Example:
+            if number == 5 * SHORT.batch_size:
                 raise KeyboardInterrupt
-            return SOURCE.examples(step, count)
+            return SOURCE.example(number)
 
     with pytest.raises(KeyboardInterrupt, match=r"given again, training goes on from step [45]$"):
         train(model, Stopping(), SHORT, tmp_path, log_every=1, progress=False)
@@ -226,11 +226,11 @@ class Specks:
     def __init__(self, begin: int) -> None:
         self.begin = begin
 
-    def examples(self, step: int, count: int) -> list[Example]:
-        scenes = SOURCE.examples(step, count)
+    def example(self, number: int) -> Example:
+        scene = SOURCE.example(number)
         speck = np.zeros((1, 64, 64), bool)
         speck[0, 3, 3] = True
-        return [scene._replace(masks=speck) for scene in scenes] if step >= self.begin else scenes
+        return scene._replace(masks=speck) if number >= self.begin * SHORT.batch_size else scene
 
 
 def test_objects_too_small_to_be_learnt_are_counted_and_move_nothing(
@@ -263,21 +263,22 @@ def test_a_trained_model_keeps_its_processor_and_training_sees_what_it_does(stra
 
 
 def test_numbers_of_a_training_are_read_before_it_begins(model: Sam2Model) -> None:
-    for name, value in {"processes": -1, "log_every": 0, "checkpoint_every": 0.5, "stop_at": "3"}.items():
+    for name, value in {"workers": -1, "log_every": 0, "checkpoint_every": 0.5, "stop_at": "3"}.items():
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
             train(model, NoSource(), SHORT, progress=False, **{name: value})  # type: ignore[arg-type]
 
 
-def test_processes_of_a_program_that_guards_nothing_are_a_sentence(tmp_path: Path) -> None:
+def test_workers_of_a_program_that_guards_nothing_are_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("grain")
     program = tmp_path / "program.py"
     program.write_text(
         "from sam2_jax import Sam2ImageProcessor\n"
         "from sam2_jax.training.batches import Scenes, batches\n"
-        "list(batches(Scenes(1, 64), Sam2ImageProcessor(size=64), 1, 1, 0, range(2), processes=1))\n"
+        "list(batches(Scenes(1, 64), Sam2ImageProcessor(size=64), 1, 1, 0, range(2), workers=1))\n"
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "ValueError: processes=1 ended before they were done" in done.stderr
+    assert "ValueError: workers=1 ended before they were done" in done.stderr
     assert '`if __name__ == "__main__":`' in done.stderr
 
 
@@ -422,14 +423,38 @@ def test_a_picture_with_nothing_large_enough_is_padding() -> None:
 
 
 def test_scenes_are_each_seen_once_and_never_by_another_stream() -> None:
-    seen = [example.name for step in range(3) for example in SOURCE.examples(step, 2)]
+    seen = [SOURCE.example(number).name for number in range(6)]
     assert seen == [f"scene {index} of stream 1" for index in range(6)]
 
 
-def test_processes_make_the_same_batches() -> None:
-    arguments = SOURCE, PROCESSOR, 2, 2, 7, range(5)
-    for one, other in zip(batches(*arguments), batches(*arguments, processes=2), strict=True):
+def test_workers_make_the_same_batches_from_any_step_on() -> None:
+    pytest.importorskip("grain")
+    arguments = SOURCE, PROCESSOR, 2, 2, 7
+    alone = list(batches(*arguments, range(5)))
+    for one, other in zip(alone[1:], batches(*arguments, range(1, 5), workers=2), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_rows_of_a_batch_are_what_they_are_in_the_whole() -> None:
+    arguments = SOURCE, PROCESSOR, 4, 2, 7, range(3)
+    parts = [batches(*arguments, rows=rows) for rows in ([0, 1], [2, 3])]
+    for (whole, too_small), *own in zip(batches(*arguments), *parts, strict=True):
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(batch for batch, _ in own))
+        jax.tree.map(np.testing.assert_array_equal, whole, joined)
+        assert too_small == sum(count for _, count in own)
+
+
+def test_workers_without_grain_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(ValueError, match=r"Grain, which is not installed: pip install 'sam2_jax\[grain\]'"):
+        next(batches(SOURCE, PROCESSOR, 1, 1, 0, range(2), workers=1))
+
+
+def test_what_a_worker_cannot_read_is_said_by_the_training() -> None:
+    pytest.importorskip("grain")
+    source = Shuffled(Listed({0, 1, 2, 3}), seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no picture of the dataset can be used"):
+        list(batches(source, PROCESSOR, 1, 1, 0, range(2), workers=1))
 
 
 class Listed:
@@ -448,19 +473,19 @@ class Listed:
 
 def test_an_epoch_has_each_example_once_and_the_next_another_order() -> None:
     source = Shuffled(Listed(set()), seed=0)  # type: ignore[arg-type]
-    epochs = [[example.name for example in source.examples(step, 4)] for step in range(4)]
+    epochs = [[source.example(4 * step + i).name for i in range(4)] for step in range(4)]
     assert all(sorted(epoch) == ["0", "1", "2", "3"] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert epochs[1] == [example.name for example in source.examples(1, 4)]
+    assert epochs[1] == [source.example(4 + i).name for i in range(4)]
 
 
 def test_damaged_examples_are_replaced_and_a_dataset_of_them_is_refused() -> None:
-    drawn = Shuffled(Listed({0, 2}), seed=0).examples(0, 4)  # type: ignore[arg-type]
-    assert {example.name for example in drawn} <= {"1", "3"}
+    source = Shuffled(Listed({0, 2}), seed=0)  # type: ignore[arg-type]
+    assert {source.example(number).name for number in range(4)} <= {"1", "3"}
     with pytest.raises(
         ValueError, match=r"no picture of the dataset can be used \(1 problems; the first: number 0 is dam"
     ):
-        Shuffled(Listed({0, 1, 2, 3}), seed=0).examples(0, 1)  # type: ignore[arg-type]
+        Shuffled(Listed({0, 1, 2, 3}), seed=0).example(0)  # type: ignore[arg-type]
 
 
 def test_evaluation_counts_what_a_perfect_and_an_empty_answer_are_worth(model: Sam2Model) -> None:

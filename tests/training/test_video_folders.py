@@ -62,7 +62,7 @@ def test_clips_are_the_same_for_the_same_step_and_long_enough(dataset: VideoData
     source, again = (ShuffledVideos(dataset, 3, frames=8) for _ in range(2))
     seen = []
     for step in range(6):
-        (clip,), (same,) = source.clips(step, 1), again.clips(step, 1)
+        clip, same = source.example(step), again.example(step)
         np.testing.assert_array_equal(clip.images, same.images)
         assert len(clip.images) == 8  # of a video of 3 frames, too
         seen.append(clip.name.split(",")[0])
@@ -77,7 +77,7 @@ def test_a_damaged_video_is_left_out_and_said(davis: Path, tmp_path: Path) -> No
     dataset = open_videos(tmp_path)
     source = ShuffledVideos(dataset, 0, frames=2)
     with pytest.warns(UserWarning, match="bad cannot be used"):
-        names = {source.clips(step, 1)[0].name.split(",")[0] for step in range(4)}
+        names = {source.example(step).name.split(",")[0] for step in range(4)}
     assert names == {"good"}
     assert len(dataset.problems) == 1
 
