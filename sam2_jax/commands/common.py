@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,7 +72,10 @@ def add_hosts(command: argparse.ArgumentParser) -> None:
 
 
 def join_hosts(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Join the other processes, if there are any; returns which one this is, and how many there are."""
+    """Join the other processes, if there are any; returns which one this is, and how many there are.
+
+    Then JAX takes SIGTERM, for a training to stop by: see `end_at_sigterm`.
+    """
     if not arguments.multihost:
         for name in ("coordinator", "processes", "process"):
             if getattr(arguments, name) is not None:
@@ -79,6 +84,12 @@ def join_hosts(arguments: argparse.Namespace) -> tuple[int, int]:
     from sam2_jax.scale.hosts import initialize
 
     return initialize(arguments.coordinator, arguments.processes, arguments.process)
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM end the process again, as it does any."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_model(arguments: argparse.Namespace) -> None:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from sam2_jax.atomic import check_writable
 from sam2_jax.checks import read_number, read_whole
 from sam2_jax.commands.common import (
+    add_hosts,
     add_model,
     add_quiet,
     check_model,
+    join_hosts,
     load_model,
     number,
     training_options,
     whole,
 )
-from sam2_jax.commands.finetune_run import train_and_judge
+from sam2_jax.commands.finetune_run import one_of, train_and_judge
 from sam2_jax.commands.finetune_videos import finetune_videos
 
 if TYPE_CHECKING:
@@ -83,19 +85,26 @@ def add_finetune(commands: Any) -> None:
     add("--validation", type=Path, metavar="PATH", help="pictures to judge by of their own, as --data")
     add("--validation-images", type=Path, metavar="FOLDER", help="where the photos of these are")
     add("--one-object", action="store_true", help="each annotation is of one object, bright on black")
+    add_hosts(parser)
     add_quiet(parser)
     parser.set_defaults(run=finetune)
 
 
 def finetune(arguments: argparse.Namespace) -> int:
-    """Run the command. What can be wrong with the input is found before the model is loaded."""
+    """Run the command, as one of several processes if there are to be more."""
+    _check(arguments)
+    with one_of(*join_hosts(arguments)):
+        return _finetune(arguments)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    """Run it. What can be wrong with the input is found before the model is loaded."""
     from sam2_jax.training.batches import Shuffled
     from sam2_jax.training.evaluate import evaluate
     from sam2_jax.training.prompts import PromptOptions
     from sam2_jax.training.trainer import TRAINED, TrainingOptions, train
     from sam2_jax.training.video_folders import is_video_dataset
 
-    _check(arguments)
     if is_video_dataset(arguments.data):
         check_writable(arguments.output, is_folder=True)
         return finetune_videos(arguments)

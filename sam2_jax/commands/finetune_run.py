@@ -1,11 +1,50 @@
 """What `sam2-jax finetune` does once data and model are there, whatever they are of: train, judge, write."""
 
 import argparse
-from collections.abc import Callable
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from sam2_jax.atomic import write_text
+from sam2_jax.commands.common import end_at_sigterm
 from sam2_jax.json_files import json_text
+
+
+@contextmanager
+def one_of(process: int, processes: int) -> Iterator[None]:
+    """As one of processes that train together: the first one speaks, and an error of one ends all.
+
+    The others wait for what this one computes; that it has ended their devices' connections tell at once. Of
+    one process alone, SIGTERM is Ctrl-C.
+    """
+    if processes == 1:
+        with _sigterm_is_ctrl_c():
+            yield
+        return
+    with redirect_stdout(io.StringIO()) if process > 0 else nullcontext():
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            print(f"sam2-jax: error: process {process}: {error}", file=sys.stderr, flush=True)
+            # Not by way of JAX, which would wait for the others.
+            os._exit(1)
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def train_and_judge(
@@ -19,6 +58,10 @@ def train_and_judge(
     go_on: trains on from where it stopped, up to a step; returns the model first. evaluate: a named tuple of
     scores of a model; None where there is nothing to judge by.
     """
+    import jax
+
+    from sam2_jax.scale.hosts import done_by_all
+
     output, progress = arguments.output, not arguments.quiet
     report: dict[str, Any] = {"model": arguments.model}
 
@@ -32,9 +75,23 @@ def train_and_judge(
     go_on(stop_at=0, progress=False)
     judge(model, "before")
     tuned, _ = go_on(checkpoint_every=arguments.checkpoint_every, progress=progress)
-    for folder, layout in ((output, "flax"), (output / "transformers", "transformers")):
-        tuned.save_pretrained(folder, layout=layout)
-        tuned.processor.save_pretrained(folder)
+    if jax.process_count() > 1:
+        end_at_sigterm()
+
+    def write() -> None:
+        for folder, layout in ((output, "flax"), (output / "transformers", "transformers")):
+            tuned.save_pretrained(folder, layout=layout)
+            tuned.processor.save_pretrained(folder)
+
+    def write_report() -> None:
+        write_text(output / "report.json", json_text(report, indent=2) + "\n")
+
+    is_first = jax.process_index() == 0
+    done_by_all(write if is_first else _nothing)
     judge(tuned, "after")
-    write_text(output / "report.json", json_text(report, indent=2) + "\n")
+    done_by_all(write_report if is_first else _nothing)
     print(f"{output}: the trained model; in transformers/ the same for transformers")
+
+
+def _nothing() -> None:
+    """What a process does that leaves it to the first."""

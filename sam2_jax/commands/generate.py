@@ -16,6 +16,7 @@ from sam2_jax.commands.common import (
     add_quiet,
     check_model,
     count,
+    end_at_sigterm,
     join_hosts,
     load_model,
     name_model,
@@ -125,6 +126,8 @@ def generate_masks(arguments: argparse.Namespace) -> int:
         raise ValueError("--engine ray finds the machines itself: leave out --multihost")
     arguments.rows = arguments.rows or is_on_ray
     process, processes = join_hosts(arguments)
+    if processes > 1:
+        end_at_sigterm()
 
     start = time.perf_counter()
     arguments.quiet = arguments.quiet or process > 0

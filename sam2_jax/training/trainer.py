@@ -31,6 +31,7 @@ from sam2_jax.training.placing import at_hand, brought, own_rows, placed
 from sam2_jax.training.prompts import PromptOptions
 from sam2_jax.training.record import Record
 from sam2_jax.training.step import Metrics, TrainState, compiled_step
+from sam2_jax.training.stopping import all_stop_at, ctrl_c_for_all
 
 # The encoder stays as it is: what is trained by default is cheap, and needs few pictures.
 TRAINED = ("vision_encoder.neck.*", "no_memory_embedding", "prompt_encoder.*", "mask_decoder.*")
@@ -170,7 +171,8 @@ def run_training(
     other data, `Dataset.fingerprint()` say.
 
     Several processes (`sam2_jax.scale.initialize`) are given the same and train on one batch: each makes its
-    own pictures of it; all of their devices are used. The first writes the metrics.
+    own pictures of it; all of their devices are used. The first writes the metrics. Ctrl-C or SIGTERM, of
+    any of them, stops all after the same step, with a checkpoint.
 
     A folder goes on only with the same weights, image size, data and options, of which steps may be more:
     the learning rate then follows the schedule of all of them.
@@ -198,7 +200,9 @@ def run_training(
         watch = _Watch(rate, options, log_every, model.image_config.image_size)
         numbers, rows = range(start, end), own_rows(spread, options.batch_size)
         progress = progress and jax.process_index() == 0
-        with progress_bar(total=end, initial=start, unit="step", desc="training", show=progress) as bar:
+        stopped_together = False
+        shown = progress_bar(total=end, initial=start, unit="step", desc="training", show=progress)
+        with shown as bar, ctrl_c_for_all():
             try:
                 bar.set_postfix_str("compiling")
                 for number, (batch, too_small) in zip(numbers, coming(numbers, rows), strict=True):
@@ -209,8 +213,12 @@ def run_training(
                     bar.set_postfix(watch.shown, refresh=False)
                     bar.update()
                     record.save(number + 1, state, is_last=number + 1 == end)
+                    if all_stop_at(number + 1):
+                        stopped_together = True
+                        raise KeyboardInterrupt
             except KeyboardInterrupt as stop:
-                if folder is None or jax.process_count() > 1:  # the others may not have been stopped
+                # Stopped alone, one of several cannot save: all must.
+                if folder is None or (jax.process_count() > 1 and not stopped_together):
                     raise
                 last = record.save_stopped(state)
                 raise KeyboardInterrupt(f"given again, training goes on from step {last}") from stop
