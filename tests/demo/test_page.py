@@ -425,6 +425,17 @@ def test_on_a_phone_with_fingers(open_page: Any, expected: dict[str, np.ndarray]
     assert not (binary_erosion(expected["second"], near) & ~drawn).any()
     _button(page, "Export").tap()
     _check_accessible(page)
+    page.page.keyboard.press("Escape")
+    _button(page, "Zoom in").tap()
+    zoomed = page.canvas()
+    page.page.locator("#tools").get_by_text("Move", exact=True).tap()
+    mouse = page.page.mouse
+    mouse.move(200, 300)
+    mouse.down()
+    mouse.move(230, 320)
+    mouse.up()
+    # The browser resamples by the place on the canvas: a grey level here and there.
+    np.testing.assert_allclose(page.canvas()[20:, 30:], zoomed[:-20, :-30], atol=1)
 
 
 def _check_accessible(page: Watched) -> None:

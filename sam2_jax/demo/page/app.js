@@ -10,7 +10,7 @@ export class App {
   media = new Map(); // by id: {medium, history, frame, file}
   model = "";
   limits = {};
-  tool = "add"; // what a plain click does: "add" or "remove"
+  tool = "add"; // what a plain click does: "add", "remove" or "move", with a drag
   dropped = false; // the server no longer has the medium
   #current = null;
   #listeners = new Set();

@@ -102,7 +102,7 @@ export class Asking {
     const controller = new AbortController();
     this.#running = { prompts, controller };
     const { points, labels, box, previous } = prompts;
-    const slow = setTimeout(() => this.#app.say("Looking …"), SLOW);
+    const slow = setTimeout(() => prompts !== this.hover?.prompts && this.#app.say("Looking …"), SLOW);
     try {
       prompts.answer = await server.predict(medium.id, { frame, points, labels, box, previous }, controller.signal);
       if (prompts === this.hover?.prompts) this.#redraw();

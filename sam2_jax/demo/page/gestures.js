@@ -1,7 +1,7 @@
 // From pointers and keys on the canvas to what is meant: a click, a box, hovering, zooming, panning.
 //
 // mouse: click adds, right click or Alt+click removes, drag makes a box, wheel zooms, middle button or Space pans.
-// touch: tap adds or removes (as the tool says), drag makes a box, two fingers zoom and pan.
+// touch: tap adds or removes (as the tool says), drag makes a box or pans, two fingers zoom and pan.
 // keys:  arrows move a cursor, Enter adds, Shift or Alt with Enter removes, B begins and ends a box.
 
 const DRAGGED = { mouse: 5, pen: 6, touch: 12 }; // CSS pixels from which on a click is a box
@@ -17,7 +17,7 @@ export class Gestures {
   #corner = null; // of a box made by keys
   #space = false;
 
-  /** means: {click, box, point, select, usable, removes}, called with places in the picture's pixels. */
+  /** means: {click, box, point, select, usable, removes, moves}, called with places in the picture's pixels. */
   constructor(canvas, stage, means) {
     this.#canvas = canvas;
     this.#stage = stage;
@@ -54,7 +54,7 @@ export class Gestures {
     if (this.#pointers.size > 1) {
       this.#setBox(null);
       this.#begin({ kind: "pinch" });
-    } else if (event.button === 1 || this.#space) {
+    } else if (event.button === 1 || this.#space || this.#means.moves()) {
       event.preventDefault();
       this.#begin({ kind: "pan" });
     } else if (event.button === 0 || event.button === 2) {
@@ -107,7 +107,7 @@ export class Gestures {
 
   /** The pointer moves with no button down. A finger does not hover. */
   #rest(event, place) {
-    if (event.pointerType === "touch" || this.#space) return;
+    if (event.pointerType === "touch" || this.#space || this.#means.moves()) return;
     this.#means.point(this.#pixel(place), event.altKey || this.#means.removes() ? REMOVE : ADD);
   }
 

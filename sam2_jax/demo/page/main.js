@@ -25,6 +25,7 @@ function say(sentence) {
 
 /** What went wrong, or nothing any more. */
 function complain(error = null) {
+  if (error) say("");
   const [text, dismiss] = element("problem").children;
   text.textContent = error?.message ?? "";
   dismiss.hidden = !error;
@@ -55,6 +56,7 @@ const gestures = new Gestures(canvas, stage, {
   select: (point) => editing.selectAt(point),
   usable,
   removes: () => app.tool === "remove",
+  moves: () => app.tool === "move",
   say,
 });
 const list = new ObjectList(element("list"), element("object-row"), editing);
@@ -246,6 +248,7 @@ for (const button of document.querySelectorAll("[data-track]")) {
 for (const radio of document.querySelectorAll("[name=tool]")) {
   radio.addEventListener("change", () => {
     app.tool = radio.value;
+    canvas.classList.toggle("moves", radio.value === "move");
     asking.forgetHover();
   });
 }
