@@ -27,12 +27,18 @@ DTYPES = ("float32", "bfloat16")
 _LARGEST_INPUT = 16384
 
 
-def add_model(command: argparse.ArgumentParser, *, dtype: str = "computing type (default: float32)") -> None:
-    """Which model a command loads, and for what inputs."""
+def add_model(
+    command: argparse.ArgumentParser,
+    *,
+    dtype: str = "computing type (default: float32)",
+    default: str | None = None,
+) -> None:
+    """Which model a command loads, and for what inputs. default: if it is not that of most commands."""
+    usual = default or f"{DEFAULT_MODEL}, or {EMBEDDED} if that cannot be had"
     command.add_argument(
         "--model",
-        help=f"hub id or folder, or {EMBEDDED} for the small one that comes with sam2_jax (default: "
-        f"{DEFAULT_MODEL}, or {EMBEDDED} if that cannot be had)",
+        default=default,
+        help=f"hub id or folder, or {EMBEDDED} for the small one that comes with sam2_jax (default: {usual})",
     )
     command.add_argument("--revision", help="commit, tag or branch of the hub model")
     command.add_argument(

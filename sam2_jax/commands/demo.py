@@ -45,8 +45,7 @@ def add_demo(commands: Any) -> None:
         metavar="PHOTO|FOLDER|VIDEO",
         help="what the page begins with (default: a sample picture)",
     )
-    add_model(demo)
-    demo.set_defaults(model=EMBEDDED)
+    add_model(demo, default=EMBEDDED)
     demo.add_argument(
         "--port", type=whole, default=8000, metavar="N", help="0 for any (default: %(default)s)"
     )
@@ -82,8 +81,8 @@ def serve(arguments: argparse.Namespace) -> None:
         media = Media(limits.pixels, limits.media_bytes)
         try:
             media.open(arguments.medium)
-            model = load_model(arguments)
-            models = Models(str(arguments.model), model, lambda: load_video_model(arguments))
+            model = load_model(arguments, arguments.dtype)
+            models = Models(str(arguments.model), model, lambda: load_video_model(arguments, arguments.dtype))
             app = create_app(Demo(models, media, limits), LOOPBACK if is_own else None, token)
             address = _address(arguments.host, listener.getsockname()[1], token)
             print(f"the page is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)

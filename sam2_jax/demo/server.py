@@ -289,7 +289,7 @@ async def _while_there(request: Request, answer: Coroutine[Any, Any, Result]) ->
     The request's body must have been read: what comes after it is that the client is gone.
     """
     task = asyncio.create_task(answer)
-    gone = asyncio.create_task(request.receive())
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
