@@ -17,6 +17,7 @@ BATCH = "batch"
 """The axis of a mesh along which the first axis of arrays is divided."""
 
 DIVIDED, WHOLE = PartitionSpec(BATCH), PartitionSpec()
+SECOND_DIVIDED = PartitionSpec(None, BATCH)
 
 
 def mesh_of(devices: Any) -> Mesh:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "embedded": {"checkpoint"},
     "processing": {"checks", "atomic", "json_files", "hub", "config"},
     "image": {*_FILES, "compilation", "devices", "progress", "config", "model", "checkpoint", "processing"},
-    "video": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image"},
+    "video": {*_FILES, "devices", "progress", "config", "model", "checkpoint", "processing", "image"},
     "auto": {*_FILES, "config", "checkpoint", "processing", "image", "video"},
     "clips": {*_FILES, "progress", "processing", "video"},
     "scale": {

@@ -140,6 +140,8 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     if processes > 1 and not arguments.rows:
         done.kinds = gather(arguments.output)
     print(f"{arguments.output}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
+    if done.pace() and not arguments.quiet:
+        print(done.pace())
     for photo, problem in done.failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
     if not done.masks and done.photos:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from sam2_jax.image.coco import ANNOTATIONS_FILE, gather, read_head, read_record
 from sam2_jax.image.made_of import made_of
 from sam2_jax.processing.drawing import MAX_LABELS, palette_colour, palette_image, tint
 from sam2_jax.processing.images import pictures_in, to_rgb
-from sam2_jax.processing.read_ahead import read_ahead
+from sam2_jax.processing.read_ahead import Stopwatch, read_ahead
 from sam2_jax.processing.rle import decode_rle
 from sam2_jax.progress import progress_bar
 
@@ -34,7 +36,8 @@ class Summary:
 
     photos: whose masks were found now; of these, renewed are those that had masks of another picture, model
     or settings. skipped: photos that were done before. masks: of all these. failed: what was wrong, by photo.
-    kinds: how many models or settings the folder's annotations are of, in all.
+    kinds: how many models or settings the folder's annotations are of, in all. seconds: how long it took;
+    reading_seconds: how long threads were opening and resizing photos, all of them together.
     """
 
     photos: int = 0
@@ -43,6 +46,25 @@ class Summary:
     masks: int = 0
     failed: dict[Path, str] = field(default_factory=dict)
     kinds: int = 0
+    seconds: float = 0.0
+    reading_seconds: float = 0.0
+
+    @contextmanager
+    def timed(self, reading: Stopwatch) -> Iterator[None]:
+        """Note how long something takes, and how much of reading it does."""
+        begun, read = time.perf_counter(), reading.seconds
+        yield
+        self.seconds = time.perf_counter() - begun
+        self.reading_seconds = reading.seconds - read
+
+    def pace(self) -> str:
+        """How fast photos were read and their masks found, as a sentence; nothing if none were."""
+        if not self.photos or not self.reading_seconds:
+            return ""
+        read = (self.photos + len(self.failed)) / self.reading_seconds
+        return (
+            f"{self.photos / self.seconds:.3g} photos a second; one reader alone opens and resizes {read:.3g}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The same of JSON's types."""
@@ -50,10 +72,11 @@ class Summary:
 
     def add(self, other: Mapping[str, Any]) -> None:
         """Count what another process did, as `to_json` gives it."""
-        for name in ("photos", "renewed", "skipped", "masks"):
+        for name in ("photos", "renewed", "skipped", "masks", "reading_seconds"):
             setattr(self, name, getattr(self, name) + other[name])
         self.failed |= {Path(path): problem for path, problem in other["failed"].items()}
         self.kinds = max(self.kinds, other["kinds"])
+        self.seconds = max(self.seconds, other["seconds"])
 
 
 def find_photos(paths: Sequence[Path], of_one_name: bool = False) -> list[Path]:
@@ -142,6 +165,7 @@ def annotate(
     summary = Summary()
     several = progress and len(photos) > 1
     with (
+        summary.timed(generator.reading),
         progress_bar(total=len(photos), desc="photos", unit="photo", show=several) as bar,
         _Writer() as writer,
     ):
@@ -171,7 +195,7 @@ def annotate(
                     again = photo.record and partial(results.write, photo, photo.record["annotations"])
                     done(again or None)
 
-        looked = read_ahead(results.look, photos, threads=read_readers(readers))
+        looked = read_ahead(generator.reading.times(results.look), photos, threads=read_readers(readers))
         found_each = generator.find_each(
             to_search(looked), batch_size=batch_size, readers=readers, progress=progress
         )

@@ -25,7 +25,7 @@ from sam2_jax.processing.components import fill_holes_and_remove_sprinkles
 from sam2_jax.processing.crops import Box, is_near_crop_edge, layer_boxes
 from sam2_jax.processing.images import in_float
 from sam2_jax.processing.processor import Sam2Processor
-from sam2_jax.processing.read_ahead import read_ahead
+from sam2_jax.processing.read_ahead import Stopwatch, read_ahead
 from sam2_jax.processing.rle import convert_rle, decode_rle, rle_area
 from sam2_jax.progress import progress_bar
 
@@ -131,6 +131,8 @@ class AutomaticMaskGenerator:
         self.processor = model.processor if processor is None else check_processor(processor)
         self.output_mode = output_mode
         self.options = MaskGenerationOptions(**merge_options(defaults, options))
+        # How long threads were opening and resizing photos.
+        self.reading = Stopwatch()
 
     def __repr__(self) -> str:
         return f"AutomaticMaskGenerator({self.model!r}, {self.options!r}, {self.output_mode!r})"
@@ -210,8 +212,10 @@ class AutomaticMaskGenerator:
                 bar.close()
 
     def _runs(self, photos: Iterable[Any], size: int, readers: int) -> Iterator[_Run]:
-        read = read_ahead(self.processor.image_processor.read_8_bits, photos, threads=readers)
-        batches = batches_of_views(map(self.search, read), size, self._pixels, readers)
+        open_photo = self.reading.times(self.processor.image_processor.read_8_bits)
+        read = read_ahead(open_photo, photos, threads=readers)
+        pixels = self.reading.times(self._pixels)
+        batches = batches_of_views(map(self.search, read), size, pixels, readers)
         with closing(read), closing(batches):
             for views, points, decoded, is_last in _one_late(self._decoded(batches)):
                 searches = list({view.search: None for view in views})

@@ -1,10 +1,13 @@
 """What image and video models encode alike: pictures and prompts."""
 
 from collections.abc import Mapping
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import jax
+from jax.sharding import NamedSharding
 
+from sam2_jax.devices import WHOLE, mesh_of
 from sam2_jax.image.arguments import check_flag, check_pixels, check_prompts, is_traced
 from sam2_jax.image.outputs import Sam2VisionEncoderOutput
 from sam2_jax.image.vision import backbone_records, encoder_output, wanted_records
@@ -17,6 +20,26 @@ class EncodingModel(ModelWithProcessor[Config]):
 
     # The Fourier matrix, and the image-wide positions made of it.
     _positions: tuple[jax.Array, jax.Array] | None = None
+
+    def on_devices(self, devices: Any) -> Self:
+        """The same model on several devices of this process: the first so many, or those given.
+
+        Its weights lie on each. A call whose images are a multiple of the devices is divided among them, with
+        the result that one device gives; any other call is computed by all of them alike. `predict_batch` and
+        `AutomaticMaskGenerator` see to it that photos are such a multiple. Of a clip the objects are divided,
+        where there is room for a multiple, and so are frames that are encoded together. Raises ValueError for
+        more devices than there are.
+        """
+        mesh = mesh_of(devices)
+        placed = copy(self)
+        placed.params = jax.device_put(self.params, NamedSharding(mesh, WHOLE))
+        placed.mesh = mesh
+        return placed
+
+    @property
+    def device_count(self) -> int:
+        """How many devices share the images of a call."""
+        return 1 if self.mesh is None else self.mesh.size
 
     def get_image_embeddings(self, pixel_values: Any) -> ImageEmbeddings:
         """Encode images once for many prompts; pixel_values [B, H, W, 3] as the processor returns them.

@@ -1,21 +1,18 @@
 """`Sam2Model`: prompts on images to masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
 from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.hub import HubFolder
 from sam2_jax.checkpoint.pretrained import computed_at_once
 from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
-from sam2_jax.devices import WHOLE, mesh_of
 from sam2_jax.image.arguments import (
     Array,
     bucket,
@@ -114,25 +111,6 @@ class Sam2Model(EncodingModel[Sam2Config]):
         kept = ("processor", "generation_options")  # if they were read or set
         vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
         return other
-
-    def on_devices(self, devices: Any) -> "Sam2Model":
-        """The same model on several devices of this process: the first so many, or those given.
-
-        Its weights lie on each. A call whose images are a multiple of the devices is divided among them, with
-        the result that one device gives; any other call is computed by all of them alike. `predict_batch` and
-        `AutomaticMaskGenerator` see to it that photos are such a multiple. Raises ValueError for more devices
-        than there are.
-        """
-        mesh = mesh_of(devices)
-        placed = copy(self)
-        placed.params = jax.device_put(self.params, NamedSharding(mesh, WHOLE))
-        placed.mesh = mesh
-        return placed
-
-    @property
-    def device_count(self) -> int:
-        """How many devices share the images of a call."""
-        return 1 if self.mesh is None else self.mesh.size
 
     def _texts_beside(self, folder: Path) -> dict[str, str]:
         """The processor, and what the model brings along for masks, in place of what another one brought."""

@@ -68,7 +68,10 @@ def generate_rows(
             return photo, picture
 
         several = progress and len(waiting) > 1
-        with progress_bar(total=len(waiting), desc="photos", unit="photo", show=several) as bar:
+        with (
+            summary.timed(generator.reading),
+            progress_bar(total=len(waiting), desc="photos", unit="photo", show=several) as bar,
+        ):
 
             def add(photo: Path, size: tuple[int, int] | None, masks: list[Any], seconds: float) -> None:
                 error = summary.failed.get(photo)
@@ -78,7 +81,8 @@ def generate_rows(
             searched: deque[tuple[Path, tuple[int, int]]] = deque()
 
             def pictures() -> Iterator[np.ndarray]:
-                for photo, picture in read_ahead(read, waiting, threads=read_readers(readers)):
+                timed = generator.reading.times(read)
+                for photo, picture in read_ahead(timed, waiting, threads=read_readers(readers)):
                     if isinstance(picture, str):
                         summary.failed[photo] = picture
                         add(photo, None, [], 0.0)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
+from sam2_jax.devices import DIVIDED, SECOND_DIVIDED, WHOLE, divides, on_each, placed
 from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState
 from sam2_jax.model.sam2_video import FrameFeatures, resize_mask
 
@@ -19,7 +21,13 @@ def _run(module: nn.Module, params: Any, *inputs: Any, method: str, options: tup
     return module.apply({"params": params}, *inputs, method=method, **dict(options))
 
 
-@partial(jax.jit, static_argnames=("module", "with_candidates"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("mesh", "module"))
+def _encode_on_each(mesh: Mesh, module: nn.Module, params: Any, pixels: Any) -> Any:
+    """Features of frames, of which each device of a mesh encodes its part."""
+    return on_each(mesh, partial(_run, module, method="encode_frame"), params, (pixels,))
+
+
+@partial(jax.jit, static_argnames=("module", "with_candidates", "mesh"), donate_argnames="state")
 def _track(
     module: nn.Module,
     params: Any,
@@ -27,16 +35,28 @@ def _track(
     state: VideoState,
     plans: Plan,
     with_candidates: bool,
+    mesh: Mesh | None,
 ) -> tuple[VideoState, TrackedFrame]:
-    def step(state: VideoState, frame: tuple[FrameFeatures, Plan]) -> Any:
-        features, plan = frame
-        return module.apply(
-            {"params": params}, features, state, plan, method="track_step", with_candidates=with_candidates
-        )
+    def track(params: Any, features: FrameFeatures, state: VideoState, plans: Plan) -> Any:
+        def step(state: VideoState, frame: tuple[FrameFeatures, Plan]) -> Any:
+            return module.apply(
+                {"params": params},
+                frame[0],
+                state,
+                frame[1],
+                method="track_step",
+                with_candidates=with_candidates,
+            )
 
-    frames = jax.tree.map(lambda x: x[:, None], features), plans
-    # Of a single frame no loop is made.
-    return jax.lax.scan(step, state, frames, unroll=len(features.coarse) == 1)
+        frames = jax.tree.map(lambda x: x[:, None], features), plans
+        # Of a single frame no loop is made.
+        return jax.lax.scan(step, state, frames, unroll=len(features.coarse) == 1)
+
+    if mesh is not None:  # each device has its part of the objects
+        specs, found = (WHOLE, WHOLE, DIVIDED, SECOND_DIVIDED), (DIVIDED, SECOND_DIVIDED)
+        track = jax.shard_map(track, mesh=mesh, in_specs=specs, out_specs=found, check_vma=False)
+    tracked: tuple[VideoState, TrackedFrame] = track(params, features, state, plans)
+    return tracked
 
 
 @partial(jax.jit, static_argnames="module")
@@ -63,6 +83,7 @@ class Steps(NamedTuple):
 
     module: Any
     params: Any
+    mesh: Mesh | None
 
     def _run(self, method: str, *inputs: Any, **options: Any) -> Any:
         options_ = tuple(sorted(options.items()))
@@ -70,7 +91,12 @@ class Steps(NamedTuple):
 
     def encode(self, pixels: np.ndarray) -> FrameFeatures:
         """Encode frames [T, H, W, 3], for all objects."""
-        found: FrameFeatures = self._run("encode_frame", pixels)
+        found: FrameFeatures
+        if self.mesh is not None and divides(self.mesh, (pixels,)):
+            (there,) = placed(self.mesh, (pixels,))
+            found = _encode_on_each(self.mesh, self.module, self.params, there)
+            return jax.device_put(found, NamedSharding(self.mesh, WHOLE))  # for the objects of each device
+        found = self._run("encode_frame", pixels)
         return found
 
     def frame_of(self, features: FrameFeatures, index: int) -> FrameFeatures:
@@ -116,4 +142,7 @@ class Steps(NamedTuple):
 
         Leaves of the plans, and of what is found, are [T, P, ...].
         """
-        return _track(self.module, self.params, features, state, plans, with_candidates)
+        mesh = self.mesh if divides(self.mesh, (state,)) else None
+        if mesh is not None:
+            state = jax.device_put(state, NamedSharding(mesh, DIVIDED))
+        return _track(self.module, self.params, features, state, plans, with_candidates, mesh)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from jax.sharding import Mesh
 
 from sam2_jax.checks import check_options, read_flag, read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
@@ -61,6 +62,10 @@ class TrackableModel(Protocol):
         """JAX's device that holds the parameters."""
 
     @property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work, if there are several."""
+
+    @property
     def processor(self) -> Sam2Processor:
         """What prepares frames and makes masks of the video's size."""
 
@@ -90,7 +95,7 @@ class VideoTracker:
         self._frames = Frames(source, self.processor.image_processor, model.config.image_config)
         self._window = self._frames.keep = self.options.window(is_stream=self._frames.length is None)
         self._rules = self.options.rules(model.config, self._frames.length)
-        self._steps = Steps(model.module, model.params)
+        self._steps = Steps(model.module, model.params, model.mesh)
         self._encoded = EncodedFrames(self._frames, self._steps)
         is_stream, is_cpu = self.num_frames is None, model.device.platform == "cpu"
         self.chunk = self.options.frames_at_once(is_stream=is_stream, is_cpu=is_cpu)

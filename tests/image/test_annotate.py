@@ -1,6 +1,7 @@
 """`sam2-jax generate`: files for many photos, begun again where it stopped, damaged ones reported."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -62,6 +63,10 @@ def test_a_folder_becomes_files(
     printed = capsys.readouterr()
     assert "damaged.png failed:" in printed.err
     assert "in 2 photos" in printed.out
+    done, read = re.findall(
+        r"([\d.e+]+) photos a second; one reader alone opens and resizes ([\d.e+]+)", printed.out
+    )[0]
+    assert float(done) > 0 < float(read)
     made = {f"{name}.{kind}" for name in ("a.png", "b.jpg") for kind in ("overlay.png", "labels.png", "json")}
     assert {path.name for path in out.iterdir()} == made | {"annotations.json"}
     coco = COCO(out / "annotations.json")

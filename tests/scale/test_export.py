@@ -1,4 +1,4 @@
-"""A model as exported programs: equal to the bit, run by the folder's own loader, for three platforms."""
+"""A model as exported programs: equal to the bit where numbers are known, run by the folder's own loader."""
 
 import json
 import os

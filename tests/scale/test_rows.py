@@ -254,9 +254,13 @@ def test_the_command_writes_rows_and_collects_them(
     rows, coco, again = tmp_path / "rows", tmp_path / "coco.json", tmp_path / "again"
     command = ["generate", str(photos[0].parent), "--rows", "--model", model, *OPTIONS, "--output", str(rows)]
     assert main(command) == 1
-    assert "in 5 photos" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "in 5 photos" in printed
+    assert "photos a second; one reader alone opens and resizes" in printed
     assert main(command) == 0
-    assert "0 masks in 0 photos; 6 photos had a row before" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 masks in 0 photos; 6 photos had a row before" in printed
+    assert "a second" not in printed
     assert main([*command, "--points-per-side", "3"]) == 1
     assert "points_per_side is 3 here and 4 there" in capsys.readouterr().err
     assert main(["collect", str(rows), str(coco)]) == 0
