@@ -67,6 +67,7 @@ def test_the_forward_example_of_the_documentation(folder: Path) -> None:
     assert inputs["pixel_values"].shape == (1, *model.config.image_size, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "kind"),
     [

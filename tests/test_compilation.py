@@ -45,6 +45,7 @@ def test_a_mixed_workload_traces_a_few_shapes_once(traces: list[str]) -> None:
     assert traces == []
 
 
+@pytest.mark.slow
 def test_a_first_answer_takes_a_few_programs(quick_compilation: None) -> None:
     """The encoder, the decoder and what copies arrays; not one for each constant in the network."""
     compiled: list[Any] = []

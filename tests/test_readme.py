@@ -99,6 +99,7 @@ def test_commands_are_understood(command: list[str]) -> None:
     build_parser().parse_args(command)
 
 
+@pytest.mark.slow
 def test_commands_run(desk: Path) -> None:
     """All but those whose data or weights are not at hand; fewer points where everything is looked for."""
     elsewhere = {"annotations.json", "folder", "tuned", "sam2.1_hiera_tiny.pt", "film.mp4"}

@@ -94,10 +94,11 @@ def serve(arguments: argparse.Namespace) -> None:
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False
             )
             uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+        except KeyboardInterrupt:  # which does not come where a shell had it ignored
+            pass
         finally:
             media.close()
+    print("stopped", file=sys.stderr)
 
 
 def _listening(host: str, port: int) -> socket.socket:

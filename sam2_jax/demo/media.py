@@ -5,7 +5,6 @@ import secrets
 import shutil
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +43,7 @@ class Picture:
         return 1
 
     def _pixels(self) -> np.ndarray:
-        with warnings.catch_warnings():  # of pages that are left out, and of dark pictures
-            warnings.simplefilter("ignore")
-            return to_rgb(open_image(self.path, self._max_pixels), max_pixels=self._max_pixels)
+        return to_rgb(open_image(self.path, self._max_pixels), max_pixels=self._max_pixels)
 
     def read(self, frames: range) -> Iterator[np.ndarray]:
         """See `Source`."""
@@ -211,9 +208,7 @@ def _source(path: Path, name: str, max_pixels: int) -> tuple[str, Source]:
 
 def _video(path: Path, name: str, max_pixels: int) -> Source:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return VideoFile(path, max_pixels)
+        return VideoFile(path, max_pixels)
     except ValueError as error:
         raise ValueError(f"{name} is neither a picture nor a video that can be read here: {error}") from error
 

@@ -154,6 +154,7 @@ def test_names_equal_the_reference_table(reference_dir: Path) -> None:
 SIZES = [model for model, (version, _) in RELEASED_MODELS.items() if version == "2.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SIZES)
 def test_names_of_all_sizes_follow_from_those_of_tiny(reference_dir: Path, model: str) -> None:
     """Meta names the blocks of all sizes alike; the first block of every stage but the first has a `proj`."""

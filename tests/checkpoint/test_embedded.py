@@ -84,6 +84,7 @@ def test_with_a_hub_the_real_model_is_the_default(
         assert default_model() == (TINY, None)
 
 
+@pytest.mark.slow
 def test_segment_without_arguments_shows_a_result(
     no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_segment_without_arguments_shows_a_result(
         assert 0.002 < mask.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_it_can_be_asked_for_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -345,12 +345,14 @@ def test_masks_are_prompts(model: str) -> None:
     assert shared > 0.7 * np.count_nonzero((labels == 1) | (mask > 0))
 
 
+@pytest.mark.slow
 def test_the_sample(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "--model", model, "--end", "3", "--write", "sheet"]) == 0
     assert "sample.png: 256 x 256 pixels, 3 frames" in capsys.readouterr().out
     assert Path("sample_tracked/sheet.png").exists()
 
 
+@pytest.mark.slow
 def test_everything(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from sam2_jax.image.automatic import AutomaticMaskGenerator
 

@@ -71,6 +71,7 @@ def tasks(draw: Any) -> dict[str, Any]:
     return {"photo": photo(*size, seed=draw(st.integers(0, 9))), **draw(objects(size))}
 
 
+@pytest.mark.slow
 @given(work=st.lists(tasks(), min_size=1, max_size=5))
 @settings(deadline=None, derandomize=True, max_examples=25)
 def test_a_batch_equals_its_items_alone(work: list[dict[str, Any]]) -> None:

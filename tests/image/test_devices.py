@@ -83,6 +83,7 @@ def test_the_command_says_how_many_devices_there_are(tmp_path: Path, capsys: Any
     assert "batch_size must be a whole number from 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_several_photos_give_what_each_gives_alone() -> None:
     """With crops, and a last batch that is not full."""

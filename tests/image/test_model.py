@@ -134,6 +134,7 @@ def test_outputs_are_a_pytree(whole: Sam2ImageSegmentationOutput) -> None:
     assert jax.tree.structure(doubled) == jax.tree.structure(whole)
 
 
+@pytest.mark.slow
 def test_oblong_images_run() -> None:
     size = height, width = 32, 96
     model = model_of(smallest_config(size))
@@ -143,6 +144,7 @@ def test_oblong_images_run() -> None:
     assert jnp.isfinite(outputs.pred_masks).all()
 
 
+@pytest.mark.slow
 def test_another_patch_stride_runs_and_its_embeddings_are_taken_back() -> None:
     config = smallest_config()
     backbone = replace(config.vision_config.backbone_config, patch_stride=(2, 2))
@@ -166,6 +168,7 @@ def bfloat16(model: Sam2Model) -> Sam2Model:
     return Sam2Model(model.config, model.params, dtype=jnp.bfloat16)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(bfloat16: Sam2Model, model: Sam2Model, pixels: np.ndarray) -> None:
     near, exact = (each(pixels, POINTS, LABELS) for each in (bfloat16, model))
     for name, limit in {"pred_masks": 0.05, "iou_scores": 0.01, "object_score_logits": 0.05}.items():
@@ -175,6 +178,7 @@ def test_bfloat16_stays_near_float32(bfloat16: Sam2Model, model: Sam2Model, pixe
     assert {x.dtype for x in near.image_embeddings} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_defect_9a9_positions_of_a_bfloat16_model_are_those_of_float32(
     bfloat16: Sam2Model, model: Sam2Model, pixels: np.ndarray
 ) -> None:
@@ -237,6 +241,7 @@ def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> N
 # --- what must not change a result
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_equal_images_alone(
     model: Sam2Model, pixels: np.ndarray, whole: Sam2ImageSegmentationOutput
 ) -> None:
@@ -309,6 +314,7 @@ def test_a_box_is_its_corners(model: Sam2Model, embeddings: ImageEmbeddings) -> 
     assert_same(model(image_embeddings=embeddings, input_boxes=BOXES), as_points)
 
 
+@pytest.mark.slow
 def test_an_object_without_a_box_equals_the_object_alone(
     model: Sam2Model, embeddings: ImageEmbeddings
 ) -> None:
@@ -339,6 +345,7 @@ def test_image_embeddings_stand_for_the_pixels(
     assert_same(again, first)
 
 
+@pytest.mark.slow
 def test_more_objects_than_one_call_takes_are_joined_in_order(
     model: Sam2Model, embeddings: ImageEmbeddings
 ) -> None:

@@ -133,6 +133,7 @@ def test_numbers_stay_under_a_transformation(calls: dict[str, Any], call: str, t
     np.testing.assert_array_equal(function(x), before)
 
 
+@pytest.mark.slow
 def test_vmap_over_prompts_and_gradients_to_a_point(model: Sam2Model, embeddings: Any) -> None:
     """What a researcher does: many prompts of one image, and the slope of a score along a click."""
     image = tuple(x[:1] for x in embeddings)

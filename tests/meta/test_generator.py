@@ -34,6 +34,7 @@ def image() -> np.ndarray:
 # --- the notebook: notebooks/automatic_mask_generator_example.ipynb
 
 
+@pytest.mark.slow
 def test_records_of_all_masks(sam2: Sam2Model, image: np.ndarray) -> None:
     mask_generator = SAM2AutomaticMaskGenerator(sam2, pred_iou_thresh=0.5, stability_score_thresh=0.6)
     masks = mask_generator.generate(image)

@@ -78,6 +78,7 @@ def test_memory_attention(network: Any, platform: str, monkeypatch: pytest.Monke
         assert_close("features", f"memory attention, {platform}", out, expected[f"{name}/out"])
 
 
+@pytest.mark.slow
 def test_memory_attention_has_gradients_everywhere(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same slot by slot, where slots that are not valid are left out, as of all at once."""
     monkeypatch.setattr(memory_attention, "_LARGE_MAP", 1)
@@ -171,6 +172,7 @@ def test_positions(network: Any) -> None:
             assert_close("features", "distances", projected, expected[f"pointer_positions_{largest}"])
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32(network: Any) -> None:
     """Computed in bfloat16 with float32 where the policy says so, all comes out within its rounding."""
     module, params, expected = network

@@ -100,6 +100,7 @@ def test_an_exported_program_equals_the_network_to_the_bit(name: str, folder: Pa
     assert_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_one_program_is_for_any_number(folder: Path, load: Any) -> None:
     model = small_video_model()
     program, run = programs_of(model.module)["decoder"], load(folder, "decoder")
@@ -111,6 +112,7 @@ def test_one_program_is_for_any_number(folder: Path, load: Any) -> None:
         assert_close("scores", "an export and its network", found["iou_scores"], expected["iou_scores"])
 
 
+@pytest.mark.slow
 def test_a_model_for_pictures_gives_what_its_classes_give(tmp_path: Path, load: Any) -> None:
     model = model_of(smallest_config())
     names = ("encoder", "decoder_automatic")

@@ -70,6 +70,7 @@ def changed(before: Sam2Model, after: Sam2Model) -> set[str]:
     return {name for name, value in flat(before).items() if not np.array_equal(value, values[name])}
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(model: Sam2Model, straight: Trained) -> None:
     moved = changed(model, straight[0])
     assert not [name for name in moved if name.startswith("vision_encoder.backbone.")]
@@ -183,6 +184,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_and_leaves_the_last_one
     assert changed(again, straight[0]) == set()
 
 
+@pytest.mark.slow
 def test_recomputing_the_encoder_keeps_less_and_gives_the_same_gradients(model: Sam2Model) -> None:
     pixels = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), jnp.float32)
 
@@ -198,6 +200,7 @@ def test_recomputing_the_encoder_keeps_less_and_gives_the_same_gradients(model: 
         assert np.linalg.norm(found[name] - value) <= 1e-5 * np.linalg.norm(value) + 1e-9, name
 
 
+@pytest.mark.slow
 def test_low_rank_updates_in_bfloat16_change_the_matrices_they_name_only(model: Sam2Model) -> None:
     pattern = "mask_decoder.transformer.*.q_proj.kernel"
     options = replace(SHORT, trained=(), lora=(pattern,), lora_rank=2, dtype="bfloat16")
@@ -321,8 +324,8 @@ class Eight:
             scene._replace(masks=scene.masks[i : i + 1]) for scene, i in zip(scenes, largest, strict=True)
         ]
 
-    def examples(self, step: int, count: int) -> list[Example]:
-        return self.eight
+    def example(self, number: int) -> Example:
+        return self.eight[number % 8]
 
 
 @pytest.mark.slow
@@ -488,6 +491,7 @@ def test_damaged_examples_are_replaced_and_a_dataset_of_them_is_refused() -> Non
         Shuffled(Listed({0, 1, 2, 3}), seed=0).example(0)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_evaluation_counts_what_a_perfect_and_an_empty_answer_are_worth(model: Sam2Model) -> None:
     example = SOURCE.example(0)
     found = evaluate(model, [example], clicks=2)

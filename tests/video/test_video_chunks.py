@@ -43,6 +43,7 @@ def two_objects(one: VideoTracker) -> None:
     one.prompt(14, 1, [(40, 30)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [CHUNK, 8])
 def test_a_run_is_the_same_in_chunks(chunk: int) -> None:
     """Forward, backward, from the middle; prompts lie inside of the runs."""

@@ -31,6 +31,7 @@ def largest(a: Any, b: Any) -> float:
     return float(np.abs(np.float32(a) - np.float32(b)).max())
 
 
+@pytest.mark.slow
 def test_a_click_on_a_tracked_frame_changes_the_next_propagation() -> None:
     """[transformers: the documented way to refine does nothing]"""
     one = session()
@@ -67,6 +68,7 @@ def test_refining_clicks_see_the_mask_before(reference_dir: Path) -> None:
     assert largest(play(given.session(), both)["low"], found["low"]) > 1
 
 
+@pytest.mark.slow
 def test_a_correction_lasts(reference_dir: Path) -> None:
     """[both: the next propagation tracks the frame again and overwrites it]"""
     given = scenario(reference_dir, "correction_default")

@@ -66,6 +66,7 @@ def logits(model: Sam2VideoModel, session: Any, **run: Any) -> np.ndarray:
 # --- the same as a session of our own
 
 
+@pytest.mark.slow
 def test_what_the_session_of_our_own_gives(model: Sam2VideoModel, processor: Sam2VideoProcessor) -> None:
     """Clicks, a box, a mask, a correction and both directions: one engine, and no rule beside it."""
     own = model.video(CLIP, memory_dtype="float32")

@@ -189,6 +189,7 @@ def test_a_stream_keeps_nothing_and_a_clip_all_unless_asked() -> None:
         assert sum(one.output(1, t) is not None for t in range(30)) == kept
 
 
+@pytest.mark.slow
 def test_an_oblong_network_and_one_in_bfloat16() -> None:
     model = small_video_model()
     oblong = model.with_image_size((64, 96)).video(CLIP)
