@@ -59,8 +59,21 @@ def add_generate(commands: Any) -> None:
         "  sam2-jax generate photos --output masks --crop-n-layers 1\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    generate.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="picture files or folders")
-    generate.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where results go")
+    generate.add_argument(
+        "photos",
+        type=_path_or_uri,
+        nargs="+",
+        metavar="PHOTO",
+        help="picture files or folders; with --engine ray Parquet with a column bytes or path (and id) and "
+        "WebDataset tars as well, and all of them as URIs: s3://, gs://, abfs://, hdfs://, file://",
+    )
+    generate.add_argument(
+        "--output",
+        type=_path_or_uri,
+        required=True,
+        metavar="FOLDER",
+        help="where results go; with --engine ray perhaps a URI",
+    )
     generate.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
@@ -113,6 +126,7 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     from sam2_jax.image.batch import read_batch_size, read_readers
     from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
     from sam2_jax.scale.hosts import done_by_all
+    from sam2_jax.scale.storage import without_keys
 
     given = {name: getattr(arguments, name) for name, _, _ in _GENERATE_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
@@ -122,6 +136,9 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     read_readers(arguments.readers)
     check_model(arguments)
     is_on_ray = arguments.engine == "ray"
+    for given in () if is_on_ray else (*arguments.photos, arguments.output):
+        if isinstance(given, str):
+            raise ValueError(f"{without_keys(given)}: a URI is read and written by --engine ray alone")
     if is_on_ray and arguments.multihost:
         raise ValueError("--engine ray finds the machines itself: leave out --multihost")
     arguments.rows = arguments.rows or is_on_ray
@@ -132,17 +149,20 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     arguments.quiet = arguments.quiet or process > 0
     done = Summary()
+    failed: dict[str, str] = {}
     generate = partial(_generate_on_ray if is_on_ray else _generate_share, arguments, options)
     for of_process in [generate()] if is_on_ray else done_by_all(generate):
         done.add(of_process)
+        failed |= of_process["failed"]  # names as they are: a `Path` would spoil a URI
     if process > 0:
         return 1 if done.failed else 0
     if processes > 1 and not arguments.rows:
         done.kinds = gather(arguments.output)
-    print(f"{arguments.output}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
+    where = without_keys(str(arguments.output))
+    print(f"{where}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
     if done.pace() and not arguments.quiet:
         print(done.pace())
-    for photo, problem in done.failed.items():
+    for photo, problem in failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
     if not done.masks and done.photos:
         print(
@@ -186,16 +206,13 @@ def _generate_share(arguments: argparse.Namespace, options: dict[str, Any]) -> d
 def _generate_on_ray(arguments: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """The same by a cluster of Ray."""
     from sam2_jax.clips.tables import import_pyarrow
-    from sam2_jax.image.annotate import find_photos
     from sam2_jax.scale.ray import generate_on_ray
 
-    photos = find_photos(arguments.photos, of_one_name=True)
-    check_writable(arguments.output, is_folder=True)
     import_pyarrow()
     name_model(arguments)
     is_folder = os.path.isdir(arguments.model)
     done, used = generate_on_ray(
-        photos,
+        arguments.photos,
         arguments.output,
         model=os.path.abspath(arguments.model) if is_folder else arguments.model,
         address=arguments.address,
@@ -210,6 +227,13 @@ def _generate_on_ray(arguments: argparse.Namespace, options: dict[str, Any]) -> 
     )
     thresholds = f"{used.pred_iou_thresh:g} and {used.stability_score_thresh:g}"
     return done.to_json() | {"thresholds": thresholds}
+
+
+def _path_or_uri(given: str) -> Path | str:
+    """A path, or a URI as it is, which a `Path` would spoil."""
+    from sam2_jax.scale.storage import is_uri
+
+    return given if is_uri(given) else Path(given)
 
 
 def _told(done: "Summary", is_rows: bool) -> str:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
@@ -31,6 +31,7 @@ from sam2_jax.image.made_of import made_of
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.processing.images import MAX_PIXELS, to_rgb
 from sam2_jax.progress import progress_bar
+from sam2_jax.scale.inputs import Item, content_of, find_pictures, with_bytes
 from sam2_jax.scale.pictures import made_by, row_of_result
 from sam2_jax.scale.rows import (
     Row,
@@ -41,6 +42,7 @@ from sam2_jax.scale.rows import (
     shared_columns,
     write_rows,
 )
+from sam2_jax.scale.storage import check_folder, place_of
 
 _SECONDS_TO_ANSWER = 10.0
 # Photos of one task, and rows of one file: what is done again if a machine is lost.
@@ -190,13 +192,18 @@ def _key(item: Mapping[str, Any]) -> str:
 
 
 def _picture(item: Mapping[str, Any], max_pixels: int) -> np.ndarray:
-    """A picture uint8 [H, W, 3], of its file or its bytes. Raises ValueError if it cannot be read."""
-    if item.get("bytes") is None:
-        return to_rgb(Path(item["path"]), max_pixels=max_pixels)
+    """A picture uint8 [H, W, 3]: see `content_of`. Raises ValueError if it cannot be read."""
+    content = content_of(item)
+    if isinstance(content, Path):
+        return to_rgb(content, max_pixels=max_pixels)
     try:
-        with Image.open(io.BytesIO(item["bytes"])) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return to_rgb(image, max_pixels=max_pixels)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # whose own words have an address in memory
+        raise ValueError(f"{_key(item)} is not a picture in a format that Pillow reads") from error
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's decoders meet broken files with errors of every kind
         raise ValueError(f"{_key(item)} cannot be read as a picture: {error}") from error
 
 
@@ -213,14 +220,13 @@ class WrittenBlocks:
 
     def __init__(self, output: str, **options: Any) -> None:
         """Load the model; options are those of `AutomaticMasks`."""
-        self.output, self.masks = Path(output), AutomaticMasks(**options)
+        self.output, self.masks = place_of(output), AutomaticMasks(**options)
 
     def __call__(self, block: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a block; returns how many masks there are, and what was wrong, by path, as JSON."""
-        paths, wanted = json.loads(block["paths"]), json.loads(block["wanted"])
-        rows = [self.masks.row({"id": path, "path": path}) for path in wanted]
+        """Write a block; returns how many masks there are, and what was wrong, by id, as JSON."""
+        rows = [self.masks.row(item) for item in with_bytes(json.loads(block["wanted"]))]
         shared = shared_columns(self.masks.made)
-        write_rows(self.output, [row | shared for row in rows], row_schema(self.masks.made), ids=paths)
+        write_rows(self.output, [row | shared for row in rows], row_schema(self.masks.made))
         failed = {row["id"]: row["error"] for row in rows if row["error"] is not None}
         return {
             "photos": len(rows),
@@ -230,8 +236,8 @@ class WrittenBlocks:
 
 
 def generate_on_ray(
-    photos: Sequence[Path],
-    output: Path,
+    photos: Sequence[str | Path],
+    output: str | Path,
     *,
     model: str,
     address: str | None = None,
@@ -241,18 +247,24 @@ def generate_on_ray(
 ) -> tuple[Summary, MaskGenerationOptions]:
     """Find the masks of photos on a cluster of Ray and write rows to a folder that all its machines see.
 
-    address: the cluster's; None for one that the environment names, or else this machine. workers: processes
-    with a model each at most, by default as many as the cluster has CPUs. options: those of `AutomaticMasks`.
-    What has a row is not done again; whatever is killed and given again, there is one row for each photo in
-    the end. Returns what was done, and the options in use. Raises ValueError if Ray is not installed or not
-    reached, or as `RowWriter` does.
+    photos: see `find_pictures`; they and output are paths, or URIs of what PyArrow opens. address: the
+    cluster's; None for one that the environment names, or else this machine. workers: processes with a model
+    each at most, by default as many as the cluster has CPUs. options: those of `AutomaticMasks`. What has a
+    row is not done again; whatever is killed and given again, there is one row for each photo in the end.
+    Returns what was done, and the options in use. Raises ValueError if Ray is not installed or not reached,
+    or as `find_pictures` and `RowWriter` do.
     """
     ray = import_ray()
     check_address(address)
+    place = place_of(output)
+    check_folder(place)
+    items = find_pictures(photos)
     masks = AutomaticMasks(model, **options)
-    rows = RowWriter(output, masks.made)
-    output.mkdir(parents=True, exist_ok=True)
-    blocks, skipped = _blocks(sorted(os.path.abspath(photo) for photo in photos), rows.done)
+    rows = RowWriter(place, masks.made)
+    if isinstance(place, Path):
+        place.mkdir(parents=True, exist_ok=True)
+        output = os.path.abspath(place)
+    blocks, skipped = _blocks(items, rows.done)
     summary = Summary(skipped=skipped)
     if not blocks:
         return summary, masks.generator.options
@@ -263,7 +275,7 @@ def generate_on_ray(
             ray.data.from_items(blocks, override_num_blocks=len(blocks))
             .map(
                 WrittenBlocks,
-                fn_constructor_kwargs={"output": os.path.abspath(output), "model": model, **options},
+                fn_constructor_kwargs={"output": str(output), "model": model, **options},
                 compute=ray.data.ActorPoolStrategy(
                     min_size=1, max_size=max(1, min(workers or cpus, len(blocks)))
                 ),
@@ -274,7 +286,7 @@ def generate_on_ray(
         total = sum(len(json.loads(block["wanted"])) for block in blocks)
         with progress_bar(total=total, desc="photos", unit="photo", show=progress) as bar:
             for done in found:
-                failed = {Path(path): why for path, why in json.loads(done["failed"]).items()}
+                failed = json.loads(done["failed"])  # by id, as it is: a `Path` would spoil a URI
                 summary.failed |= failed
                 summary.photos += done["photos"] - len(failed)
                 summary.masks += done["masks"]
@@ -288,18 +300,17 @@ def generate_on_ray(
     return summary, masks.generator.options
 
 
-def _blocks(paths: list[str], done: set[str]) -> tuple[list[dict[str, str]], int]:
-    """Blocks of photos, always cut alike, with those of each that have no row yet; and how many have one."""
-    size = min(max(len(paths) // _BLOCKS, _LEAST_IN_A_BLOCK), _MOST_IN_A_BLOCK)
+def _blocks(items: list[Item], done: set[str]) -> tuple[list[dict[str, str]], int]:
+    """Blocks of photos, always cut alike, those that have no row yet; and how many have one."""
+    size = min(max(len(items) // _BLOCKS, _LEAST_IN_A_BLOCK), _MOST_IN_A_BLOCK)
     blocks, skipped = [], 0
-    for start in range(0, len(paths), size):
-        block = paths[start : start + size]
-        wanted = [path for path in block if path not in done]
+    for start in range(0, len(items), size):
+        block = items[start : start + size]
+        wanted = [item for item in block if item["id"] not in done]
         skipped += len(block) - len(wanted)
         if wanted:
-            # Of a block that is there in part the name is another one: what is there stays.
-            named = block if len(wanted) == len(block) else wanted
-            blocks.append({"paths": json.dumps(named), "wanted": json.dumps(wanted)})
+            # Of a block that is there in part the file's name is another one: what is there stays.
+            blocks.append({"wanted": json.dumps(wanted)})
     return blocks, skipped
 
 

@@ -8,19 +8,22 @@ is done.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sam2_jax.atomic import check_writable, write_together
+from sam2_jax.atomic import write_together
 from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
 from sam2_jax.image.automatic import GeneratedMask
 from sam2_jax.image.made_of import hash_of
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.rle import encode_rle, rle_area, rle_bounding_box
+from sam2_jax.scale.storage import Place, Stored, check_folder
 
 Row = dict[str, Any]
+PlaceT = TypeVar("PlaceT", Path, Stored, Place)
 
 ROWS_IN_A_FILE = 256
 MASKS_IN_A_FILE = 2**14
@@ -107,7 +110,7 @@ class RowWriter:
     rows that were made by other weights or settings.
     """
 
-    def __init__(self, folder: Path, made: Mapping[str, Any], rows_in_a_file: int = ROWS_IN_A_FILE) -> None:
+    def __init__(self, folder: Place, made: Mapping[str, Any], rows_in_a_file: int = ROWS_IN_A_FILE) -> None:
         """Read what is done."""
         self._most = rows_in_a_file
         self.folder, self.made = folder, dict(made)
@@ -116,7 +119,7 @@ class RowWriter:
         self._shared = shared_columns(self.made)
         self._waiting: list[Row] = []
         self._masks = 0
-        check_writable(folder, is_folder=True)
+        check_folder(folder)
         self.done = self._read_done()
 
     def _read_done(self) -> set[str]:
@@ -153,35 +156,40 @@ class RowWriter:
             write_rows(self.folder, rows, self._schema)
 
 
-def write_rows(folder: Path, rows: list[Row], schema: Any, ids: Iterable[str] | None = None) -> Path:
-    """Write a file of rows, named by their ids or those given. Raises ValueError if it cannot be written."""
+def write_rows(folder: Place, rows: list[Row], schema: Any) -> Place:
+    """Write a file of rows, named by their ids. Raises ValueError if it cannot be written."""
     pyarrow = import_pyarrow()
-    named = json.dumps([row["id"] for row in rows] if ids is None else list(ids)).encode()
+    named = json.dumps([row["id"] for row in rows]).encode()
     path = folder / f"part-{hashlib.sha256(named).hexdigest()[:16]}.parquet"
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except pyarrow.ArrowException as error:  # values of other types than the columns'
         raise ValueError(f"these are no rows: {error}") from error
-    write_together({path: lambda aside: pyarrow.parquet.write_table(table, aside, compression="zstd")})
+    if isinstance(path, Stored):
+        content = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, content, compression="zstd")
+        path.write(content.getvalue())
+    else:
+        write_together({path: lambda aside: pyarrow.parquet.write_table(table, aside, compression="zstd")})
     return path
 
 
-def row_files(place: Path) -> list[Path]:
+def row_files(place: PlaceT) -> list[PlaceT]:
     """The Parquet files of a folder, by name, or the one named. Raises ValueError if nothing is there."""
     if not place.exists():
         raise ValueError(f"there are no rows {place}")
-    files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
-    return [file for file in files if not file.name.startswith((".", "_"))]
+    files: list[PlaceT] = [*place.glob("*.parquet")] if place.is_dir() else [place]
+    return sorted((x for x in files if not x.name.startswith((".", "_"))), key=lambda file: file.name)
 
 
-def read_rows(files: Iterable[Path], columns: list[str] | None = None) -> Iterator[Row]:
+def read_rows(files: Iterable[Place], columns: list[str] | None = None) -> Iterator[Row]:
     """The rows of files, all columns or some, a few in memory at a time. ValueError for other files."""
     for file in files:
         for batch in _batches(file, columns):
             yield from batch.to_pylist()
 
 
-def made_with(files: Iterable[Path]) -> list[dict[str, Any]]:
+def made_with(files: Iterable[Place]) -> list[dict[str, Any]]:
     """What the rows of files are made by, each once, as far as the files say it: see `made_of`."""
     found: dict[str, Any] = {}
     for file in files:
@@ -190,15 +198,23 @@ def made_with(files: Iterable[Path]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _metadata(file: Path) -> dict[str, Any]:
-    kept = (import_pyarrow().parquet.read_schema(file).metadata or {}).get(_METADATA)
+def _metadata(file: Place) -> dict[str, Any]:
+    with _opened(file) as parquet:
+        kept = (parquet.schema_arrow.metadata or {}).get(_METADATA)
     return json.loads(kept) if kept else {}
 
 
-def _batches(file: Path, columns: list[str] | None) -> Iterator[Any]:
+@contextmanager
+def _opened(file: Place) -> Iterator[Any]:
+    with ExitStack() as stack:
+        source = stack.enter_context(file.open()) if isinstance(file, Stored) else file
+        yield stack.enter_context(import_pyarrow().parquet.ParquetFile(source))
+
+
+def _batches(file: Place, columns: list[str] | None) -> Iterator[Any]:
     pyarrow = import_pyarrow()
     try:
-        with pyarrow.parquet.ParquetFile(file) as opened:
+        with _opened(file) as opened:
             names = set(opened.schema_arrow.names)
             if missing := [name for name in row_schema().names if name not in names]:
                 raise ValueError(f"{file} has no rows of masks: it lacks the column {missing[0]}")
@@ -210,7 +226,7 @@ def _batches(file: Path, columns: list[str] | None) -> Iterator[Any]:
         ) from error
 
 
-def _difference(file: Path, made: Mapping[str, Any]) -> str:
+def _difference(file: Place, made: Mapping[str, Any]) -> str:
     """In what a file's rows were made otherwise, as words."""
     theirs = _metadata(file)
     if theirs.get("weights", made["weights"]) != made["weights"]:

@@ -17,6 +17,7 @@ from small_video import small_clip, small_video_model
 
 from sam2_jax.commands import main
 from sam2_jax.image.batch import predict_batch
+from sam2_jax.scale.inputs import find_pictures
 from sam2_jax.scale.pictures import generate_rows
 from sam2_jax.scale.ray import AutomaticMasks, PromptedMasks, TrackedClips, WrittenBlocks, _blocks
 from sam2_jax.scale.rows import read_rows, row_files, row_schema
@@ -59,7 +60,7 @@ def test_pictures_by_path_or_bytes_become_the_rows_of_the_command(
     kept = {"id": [str(photo) for photo in photos], "bytes": [photo.read_bytes() for photo in photos]}
     of_bytes = without_clock(masks(pyarrow.table(kept)).to_pylist())
     assert [row["masks"] for row in of_bytes] == [row["masks"] for row in expected]
-    assert "cannot be read as a picture" in of_bytes[-1]["error"]
+    assert "is not a picture in a format that Pillow reads" in of_bytes[-1]["error"]
 
 
 def test_a_block_done_twice_is_one_file(
@@ -69,15 +70,16 @@ def test_a_block_done_twice_is_one_file(
     write = WrittenBlocks(str(tmp_path / "rows"), model=model, **GRID)
     (tmp_path / "rows").mkdir()
     paths = [str(photo) for photo in photos]
-    blocks, skipped = _blocks(paths, set())
+    items = find_pictures(photos)
+    blocks, skipped = _blocks(items, set())
     assert (len(blocks), skipped) == (1, 0)
     for _ in range(2):
         done = write(blocks[0])
     assert (done["photos"], list(json.loads(done["failed"]))) == (4, paths[3:])
     assert [row["id"] for row in read_rows(row_files(tmp_path / "rows"))] == paths
-    assert _blocks(paths, set(paths)) == ([], 4)
-    left, skipped = _blocks(paths, set(paths[:1]))
-    assert json.loads(left[0]["wanted"]) == json.loads(left[0]["paths"]) == paths[1:]
+    assert _blocks(items, set(paths)) == ([], 4)
+    left, skipped = _blocks(items, set(paths[:1]))
+    assert [item["id"] for item in json.loads(left[0]["wanted"])] == paths[1:]
     assert skipped == 1
 
 
