@@ -54,6 +54,7 @@ class ByColour(NamedTuple):
 
     module: Any
     params: Any
+    mesh: Any = None
     mistaken: float = 0.2
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
