@@ -85,6 +85,7 @@ def test_every_type_has_its_class(config: Any, kind: type, tmp_path: Path) -> No
     assert type(AutoConfig.for_model(config.model_type)) is type(config)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_video_model(tmp_path: Path) -> None:
     """Its model is the video model's, for masks of pictures the image model in it; so in transformers."""
     Sam2VideoModel(VIDEO, names.unflatten(names.to_flax(random_tensors(VIDEO)))).save_pretrained(tmp_path)

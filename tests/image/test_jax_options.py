@@ -62,6 +62,7 @@ def option(request: pytest.FixtureRequest, usual: Any) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("option")
 def test_nothing_changes(model: Sam2Model, usual: Any) -> None:
     def compare(actual: Any, expected: Any) -> None:

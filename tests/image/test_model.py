@@ -778,6 +778,7 @@ def test_gradients_reach_all_that_takes_part(model: Sam2Model, loss_and_gradient
     }
 
 
+@pytest.mark.slow
 def test_gradients_are_the_slope(model: Sam2Model, loss_and_gradient: Any) -> None:
     gradient = loss_and_gradient(model.params)[1]
     rng = np.random.default_rng(36)

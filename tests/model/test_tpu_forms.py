@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import export
 from jax.experimental import pallas
+from jax.experimental.pallas import tpu as pallas_tpu
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from small_models import random_tensors, smallest_config
 from tolerances import relative_error
@@ -163,7 +164,7 @@ def test_a_norm_in_one_pass_is_the_norm_in_two() -> None:
 @pytest.mark.parametrize(("queries", "keys", "width"), [(1024, 1024, 96), (1536, 1024, 56)])
 def test_fused_attention_equals_the_plain_one(queries: int, keys: int, width: int) -> None:
     query, key, value = (noise(1, 2, n, 2, width, seed=i) for i, n in enumerate((queries, keys, keys)))
-    with pallas.tpu.force_tpu_interpret_mode():
+    with pallas_tpu.force_tpu_interpret_mode():
         found = jax.jit(flash_attention)(query / 8, key, value)
     assert relative_error(found, IMPLEMENTATIONS["plain"](query / 8, key, value)) < 1e-5
 

@@ -231,6 +231,7 @@ def test_the_mask_where_the_object_is_expected_is_chosen(monkeypatch: pytest.Mon
     assert len(choices) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("keep", ["all", "none"])
 def test_kept_frames_are_attended_to_like_prompted_ones(monkeypatch: pytest.MonkeyPatch, keep: str) -> None:

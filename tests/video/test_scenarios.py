@@ -34,6 +34,7 @@ def test_there_is_a_test_of_every_scenario(folder: Path) -> None:
     assert found - {"modules_pub20", "modules_pub21", "correction_default"} == set(SCENARIOS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(folder: Path, name: str) -> None:
     scenario = Scenario(folder, name)

@@ -148,6 +148,7 @@ def test_a_session_saved_between_two_frames_of_a_chunk_goes_on_from_there(tmp_pa
     assert_same(*runs, LIMIT)
 
 
+@pytest.mark.slow
 def test_a_chunk_ends_where_something_would_have_to_be_loaded() -> None:
     """With a limit, other conditioning frames are attended to half-way between two of them."""
     runs = []
