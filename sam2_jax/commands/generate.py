@@ -136,9 +136,9 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     read_readers(arguments.readers)
     check_model(arguments)
     is_on_ray = arguments.engine == "ray"
-    for given in () if is_on_ray else (*arguments.photos, arguments.output):
-        if isinstance(given, str):
-            raise ValueError(f"{without_keys(given)}: a URI is read and written by --engine ray alone")
+    for place in () if is_on_ray else (*arguments.photos, arguments.output):
+        if isinstance(place, str):
+            raise ValueError(f"{without_keys(place)}: a URI is read and written by --engine ray alone")
     if is_on_ray and arguments.multihost:
         raise ValueError("--engine ray finds the machines itself: leave out --multihost")
     arguments.rows = arguments.rows or is_on_ray
@@ -149,11 +149,9 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     arguments.quiet = arguments.quiet or process > 0
     done = Summary()
-    failed: dict[str, str] = {}
     generate = partial(_generate_on_ray if is_on_ray else _generate_share, arguments, options)
     for of_process in [generate()] if is_on_ray else done_by_all(generate):
         done.add(of_process)
-        failed |= of_process["failed"]  # names as they are: a `Path` would spoil a URI
     if process > 0:
         return 1 if done.failed else 0
     if processes > 1 and not arguments.rows:
@@ -162,7 +160,7 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     print(f"{where}: {_told(done, arguments.rows)}; {time.perf_counter() - start:.1f} s")
     if done.pace() and not arguments.quiet:
         print(done.pace())
-    for photo, problem in failed.items():
+    for photo, problem in done.failed.items():
         print(f"sam2-jax: {photo} failed: {problem}", file=sys.stderr)
     if not done.masks and done.photos:
         print(

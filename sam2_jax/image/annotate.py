@@ -35,16 +35,17 @@ class Summary:
     """What has been done.
 
     photos: whose masks were found now; of these, renewed are those that had masks of another picture, model
-    or settings. skipped: photos that were done before. masks: of all these. failed: what was wrong, by photo.
-    kinds: how many models or settings the folder's annotations are of, in all. seconds: how long it took;
-    reading_seconds: how long threads were opening and resizing photos, all of them together.
+    or settings. skipped: photos that were done before. masks: of all these. failed: what was wrong, by path
+    of the photo, or by its name as another process gave it, which may be a URI. kinds: how many models or
+    settings the folder's annotations are of, in all. seconds: how long it took; reading_seconds: how long
+    threads were opening and resizing photos, all of them together.
     """
 
     photos: int = 0
     renewed: int = 0
     skipped: int = 0
     masks: int = 0
-    failed: dict[Path, str] = field(default_factory=dict)
+    failed: dict[Path | str, str] = field(default_factory=dict)
     kinds: int = 0
     seconds: float = 0.0
     reading_seconds: float = 0.0
@@ -74,7 +75,7 @@ class Summary:
         """Count what another process did, as `to_json` gives it."""
         for name in ("photos", "renewed", "skipped", "masks", "reading_seconds"):
             setattr(self, name, getattr(self, name) + other[name])
-        self.failed |= {Path(path): problem for path, problem in other["failed"].items()}
+        self.failed |= other["failed"]
         self.kinds = max(self.kinds, other["kinds"])
         self.seconds = max(self.seconds, other["seconds"])
 
