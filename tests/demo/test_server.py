@@ -13,6 +13,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -582,7 +583,10 @@ def test_a_track_ends_when_its_client_goes(
 def _listening(pid: int) -> list[str]:
     """Where a process listens, as Linux writes it."""
     process = Path(f"/proc/{pid}")
-    open_files = {os.readlink(path) for path in (process / "fd").iterdir()}
+    open_files = set()
+    for path in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # the process closes files meanwhile
+            open_files.add(os.readlink(path))
     found = []
     for table in ("tcp", "tcp6"):
         for row in (process / "net" / table).read_text().splitlines()[1:]:
