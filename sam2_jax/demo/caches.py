@@ -45,6 +45,11 @@ class Bounded(Generic[Value]):
                 gone.append(self._take(next(iter(self._kept))))
         self._tell(gone)
 
+    def take(self, key: Hashable) -> Value | None:
+        """The same, and it is not kept any more; forget is not told."""
+        with self._lock:
+            return self._take(key) if key in self._kept else None
+
     def drop(self, chosen: Callable[[Hashable], bool]) -> None:
         """Let those go whose key is chosen."""
         with self._lock:

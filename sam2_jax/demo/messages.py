@@ -39,9 +39,9 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def read_frame(values: dict[str, Any], medium: Medium, name: str = "frame") -> int:
+def read_frame(values: dict[str, Any], medium: Medium) -> int:
     """The number of a frame, the first if none is given."""
-    return read_whole(name, values.get(name, 0), 0, len(medium.source) - 1)
+    return read_whole("frame", values.get("frame", 0), 0, len(medium.source) - 1)
 
 
 def read_prompts(values: dict[str, Any], medium: Medium) -> dict[str, Any]:

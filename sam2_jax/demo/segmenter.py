@@ -4,13 +4,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sam2_jax.clips.tracking import Passes, Prompt, tracked
+from sam2_jax.clips.tracking import Passes, Prompt
 from sam2_jax.demo.caches import Bounded
+from sam2_jax.demo.kept_tracks import KeptTracks
 from sam2_jax.demo.media import Medium
 from sam2_jax.image.automatic import AutomaticMaskGenerator
 from sam2_jax.image.model import Sam2Model
@@ -42,12 +44,16 @@ class Answer(NamedTuple):
 
 
 class Segmenter:
-    """Answers of one model for all media, and what it keeps of them. In one thread, but for `knows`."""
+    """Answers of one model for all media, and what it keeps of them. In one thread, but for `knows`.
 
-    def __init__(self, models: Models) -> None:
+    folder: for what it keeps in files.
+    """
+
+    def __init__(self, models: Models, folder: Path) -> None:
         self.models = models
         self._predictors: Bounded[ImagePredictor] = Bounded(_EMBEDDINGS_BYTES)
         self._logits: Bounded[np.ndarray] = Bounded(_LOGITS_BYTES)
+        self._tracks = KeptTracks(folder)
         self._video: Sam2VideoModel | None = None
 
     def knows(self, medium: Medium, frame: int) -> bool:
@@ -102,12 +108,17 @@ class Segmenter:
                 found = sorted(step, key=lambda each: -each.predicted_iou)
                 yield {"masks": [{"mask": each.rle, "score": each.predicted_iou} for each in found]}
 
-    def track(self, medium: Medium, prompts: list[Prompt], direction: str) -> Iterator[dict[str, Any]]:
-        """Objects tracked through a clip: a line for each frame. Raises ValueError for broken ones."""
+    def track(
+        self, client: str, medium: Medium, prompts: list[Prompt], direction: str
+    ) -> Iterator[dict[str, Any]]:
+        """Objects tracked through a clip: a line for each frame. Raises ValueError for broken ones.
+
+        Frames before the first on which a client says something new are not tracked again.
+        """
         model = self._video_model()
         with medium.clip() as clip:
             passes = Passes(prompts, len(clip), direction)
-            rows = tracked(model.video(clip, keep="none"), clip, passes)
+            rows = self._tracks.track((client, medium.id), model.video(clip, keep="none"), clip, passes)
             for done, row in enumerate(rows, 1):
                 if row.broken is not None:
                     raise ValueError(row.broken)
@@ -125,6 +136,7 @@ class Segmenter:
         """Let go what nobody has asked for so long."""
         self._predictors.drop_idle(seconds)
         self._logits.drop_idle(seconds)
+        self._tracks.drop_idle(seconds)
 
     def _predictor(self, medium: Medium, frame: int, picture: np.ndarray | None) -> ImagePredictor:
         key = medium.id, frame

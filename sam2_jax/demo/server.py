@@ -71,7 +71,7 @@ class Demo:
     def __init__(self, models: Models, media: Media, limits: Limits) -> None:
         self.media = media
         self.limits = limits
-        self.segmenter = Segmenter(models)
+        self.segmenter = Segmenter(models, media.folder)
         self.worker = Worker()
         self._reading = asyncio.Semaphore(_READERS)
         self._writing = asyncio.Semaphore(_WRITERS)
@@ -194,8 +194,8 @@ class Demo:
         """Objects through a clip, frame by frame."""
         medium, values = await self._asked(request, _MASKS_BYTES)
         prompts, direction = await run_in_threadpool(read_track, values, medium)
-        read_frame(values, medium, "start")
-        return self._streamed(request, medium, self.segmenter.track(medium, prompts, direction))
+        steps = self.segmenter.track(_client(request), medium, prompts, direction)
+        return self._streamed(request, medium, steps)
 
     async def export(self, request: Request) -> Response:
         """What was found, as a file."""

@@ -210,7 +210,7 @@ OBJECTS = [
 @pytest.fixture(scope="module")
 def tracks(client: Any, clip: str) -> list[dict[str, Any]]:
     """Two objects tracked both ways."""
-    return _lines(client.post(f"{clip}/track", json={"objects": OBJECTS, "direction": "both", "start": 1}))
+    return _lines(client.post(f"{clip}/track", json={"objects": OBJECTS, "direction": "both"}))
 
 
 def test_tracks_equal_the_python_apis(
@@ -432,7 +432,7 @@ GOOD = [
     ("predict", {"frame": 0, "points": [[258, 298], [3, 4]], "labels": [1, 0], "box": None, "previous": "k"}),
     ("predict", {"box": [378, 76, 480, 202], "points": []}),
     ("everything", {"frame": 0, "points_per_side": 0}),
-    ("track", {"objects": [{"id": 1, "prompts": []}], "direction": "forward", "start": 0}),
+    ("track", {"objects": [{"id": 1, "prompts": []}], "direction": "forward"}),
     ("export", {"format": "masks", "objects": [{"id": 1, "name": "a", "color": "#000000", "masks": {}}]}),
 ]
 ODD: list[Any] = [None, True, -1, 0, 1e308, 2**70, 0.5, "", "x" * 500, "\ud800", [], {}, [[[]]], [1]]
@@ -553,21 +553,21 @@ def test_a_model_for_pictures_alone_says_so(model: Sam2Model, clip_file: Path) -
 def test_a_track_ends_when_its_client_goes(
     client: Any, clip: str, tracks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sam2_jax.demo import segmenter
+    from sam2_jax.demo import kept_tracks
 
     ended: list[int] = []
 
-    def slowly(*arguments: Any) -> Iterator[Any]:
+    def slowly(*arguments: Any, **options: Any) -> Iterator[Any]:
         done = 0
         try:
-            for row in tracked(*arguments):
+            for row in tracked(*arguments, **options):
                 yield row
                 done += 1
                 time.sleep(0.3)
         finally:
             ended.append(done)
 
-    monkeypatch.setattr(segmenter, "tracked", slowly)
+    monkeypatch.setattr(kept_tracks, "tracked", slowly)
     with client.stream("POST", f"{clip}/track", json={"objects": OBJECTS, "direction": "both"}) as answer:
         next(answer.iter_lines())
     end = time.monotonic() + 10

@@ -34,14 +34,14 @@ export class Jobs {
     const objects = toTrack(this.#app.document);
     if (objects.length === 0) return this.#app.say("Nothing to track yet: click on an object first.");
     return this.#run("Tracking", async (signal, progress) => {
-      const { medium, frame: start } = this.#app;
-      this.#app.edit((document) => ({ ...document, frame: start }));
+      const { medium, frame } = this.#app;
+      this.#app.edit((document) => ({ ...document, frame }));
       let frames = 0;
-      let following = start;
+      let following = frame;
       // Sent as 1, 2, ...: the server's numbers end at 255, an object's own may not.
       const ids = objects.map(({ id }) => id);
       const numbered = objects.map(({ prompts }, index) => ({ id: index + 1, prompts }));
-      for await (const line of server.track(medium.id, { objects: numbered, direction, start }, signal)) {
+      for await (const line of server.track(medium.id, { objects: numbered, direction }, signal)) {
         signal.throwIfAborted();
         const found = line.objects.map((each) => ({ ...each, id: ids[each.id - 1] }));
         this.#app.amend((document) => withTracked(document, line.frame, found));
