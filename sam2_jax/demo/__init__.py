@@ -28,7 +28,8 @@ gives three masks after one click on the object, else one, or what multimask say
 everything takes frame and points_per_side. track takes direction ("forward", "backward" or "both") and
 objects: [{id: 1 to 255, prompts: [{frame, and points, labels, box as above, or mask: RLE}]}]. It begins at
 the prompts always: forward from the earliest, backward from the latest, both forward and then back for what
-each object was before its first prompt, so that a frame may come twice.
+each object was before its first prompt, so that a frame may come twice. Frames before the first of which a
+client says something new come at once: they are kept from its last tracks of the medium.
 
 export takes format, see `exports.FORMATS`, and objects: [{id, name, color: "#rrggbb", masks: {"0": RLE, ...},
 scores: {"0": 1.0, ...}}], masks by frame.

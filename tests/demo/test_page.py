@@ -229,6 +229,60 @@ def test_hovering_shows_what_a_click_would_take(open_page: Any) -> None:
     np.testing.assert_array_equal(page.canvas(), bare)
 
 
+def test_with_alt_held_a_click_removes(open_page: Any, expected: dict[str, np.ndarray]) -> None:
+    page = open_page()
+    _click(page, TRUCK)
+    page.page.keyboard.down("Alt")
+    _click(page, WHEEL)
+    page.page.keyboard.up("Alt")
+    np.testing.assert_array_equal(_mask(page), expected["second"])
+
+
+def test_a_picture_that_is_dropped_on_the_page_is_opened(open_page: Any) -> None:
+    page = open_page()
+    dragged = page.page.evaluate_handle(
+        """bytes => {
+          const dragged = new DataTransfer();
+          dragged.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
+          return dragged;
+        }""",
+        list(SAMPLE_PICTURE.read_bytes()),
+    )
+    page.page.dispatch_event("#canvas", "dragover", {"dataTransfer": dragged})
+    expect(page.page.locator("#drop")).to_be_visible()
+    page.page.dispatch_event("#canvas", "drop", {"dataTransfer": dragged})
+    page.says("dropped.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
+    expect(page.page.locator("#drop")).to_be_hidden()
+    _click(page, TRUCK)
+
+
+def test_two_fingers_zoom_and_make_no_click(open_page: Any) -> None:
+    page = open_page(PHONE, has_touch=True, is_mobile=True)
+    touch = page.page.context.new_cdp_session(page.page)
+    x, y = page.place(*TRUCK, SIZE)
+
+    def fingers(kind: str, apart: int) -> None:
+        points = [{"x": x + sign * apart / 2, "y": y, "id": i} for i, sign in enumerate((-1, 1))]
+        touch.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [] if kind == "touchEnd" else points}
+        )
+
+    whole = page.canvas()
+    fingers("touchStart", 60)
+    for apart in range(70, 121, 10):
+        fingers("touchMove", apart)
+    fingers("touchEnd", 0)
+    assert (page.canvas() != whole).mean() > 0.2
+    expect(_rows(page)).to_have_count(0)
+    # Twice as large, about the middle between the fingers: there a tap names the same pixel as before.
+    with page.page.expect_request("**/predict") as asked:
+        page.page.touchscreen.tap(x, y)
+    ((at_x, at_y),) = asked.value.post_data_json["points"]
+    assert abs(at_x - TRUCK[0]) <= 1
+    assert abs(at_y - TRUCK[1]) <= 1
+    page.says("Object 1: ")
+
+
 def test_zoomed_and_moved_a_click_names_the_same_pixel(open_page: Any) -> None:
     page = open_page()
     mouse, keyboard = page.page.mouse, page.page.keyboard
