@@ -34,6 +34,7 @@ from sam2_jax.training.evaluate_clips import ClipEvaluation, Point, evaluate_cli
 from sam2_jax.training.losses import LossWeights
 from sam2_jax.training.optimizer import OptimizerOptions
 from sam2_jax.training.prompts import PromptOptions
+from sam2_jax.video.policies import POLICIES
 
 FRAMES = 24
 # The memory, and what of the decoder reads it: a frame without a prompt is new to the image model.
@@ -222,8 +223,12 @@ def without_memory(model: Sam2Model) -> Any:
 def evaluate_model(arguments: argparse.Namespace) -> None:
     """The `evaluate` command: the model beside the image model without a memory."""
     model = Sam2VideoModel.from_pretrained(arguments.model)
-    tracked = evaluate_clips(model, held_out(arguments.clips, arguments.first), progress=True)
-    rows = [["embedded video model", *cells(tracked)]]
+    rows = []
+    for policy in arguments.memory:
+        clips = held_out(arguments.clips, arguments.first)
+        tracked = evaluate_clips(model, clips, progress=True, memory=policy)
+        name = "embedded video model" if policy == "released" else f'with memory="{policy}"'
+        rows.append([name, *cells(tracked)])
     if not arguments.alone:
         image = Sam2Model.from_pretrained(EMBEDDED)
         alone = evaluate_tracker(
@@ -257,6 +262,9 @@ def main() -> None:
     evaluation.add_argument("--model", default=EMBEDDED, help="folder (default: the one in the package)")
     evaluation.add_argument("--clips", type=int, default=60, help="how many (default: %(default)s)")
     evaluation.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
+    evaluation.add_argument(
+        "--memory", nargs="+", choices=list(POLICIES), default=["released"], help="a row for each policy"
+    )
     evaluation.add_argument("--alone", action="store_true", help="leave the image model without memory out")
     evaluation.set_defaults(run=evaluate_model)
     packaging = commands.add_parser("package", help="write what the package needs beside the image model")

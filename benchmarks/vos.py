@@ -29,13 +29,18 @@ from sam2_jax.clips.tracks import tracked_frame
 from sam2_jax.processing.measures import ClipMeasures, Measures, mean
 from sam2_jax.progress import progress_bar
 from sam2_jax.video.model import Sam2VideoModel
+from sam2_jax.video.policies import POLICIES
 from sam2_jax.video.results import FrameMasks
 
+_MADE_WITH = ("model", "dtype", "memory")
 
-def track(model: Sam2VideoModel, video: Video, folder: Path, *, overlaps: bool) -> int:
+
+def track(model: Sam2VideoModel, video: Video, folder: Path, *, overlaps: bool, memory: str) -> int:
     """Track a video's objects, each from its first true mask on; write their masks, count its frames."""
     with closing(video.open()) as clip:
-        tracker = model.video(clip, keep="none", apply_non_overlapping_constraints=not overlaps)
+        tracker = model.video(
+            clip, keep="none", memory=memory, apply_non_overlapping_constraints=not overlaps
+        )
         write = object_masks if overlaps else label_maps
         begun: set[int] = set()
         annotated = set(video.annotated)
@@ -85,6 +90,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="val", help="of which videos (default: val)")
     parser.add_argument("--model", help="hub id or folder of a model for clips")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--memory", choices=list(POLICIES), default="released", help="which frames are memories"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where masks and results.json go")
     parser.add_argument("--predictions", type=Path, metavar="FOLDER", help="score these masks; track nothing")
     return parser.parse_args(argv)
@@ -99,15 +107,27 @@ def evaluate(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[Any, Mea
     model = None
     if arguments.predictions is None:
         check_writable(folder, is_folder=True)
+        _check_same(folder, {name: getattr(arguments, name) for name in _MADE_WITH})
         model = Sam2VideoModel.from_pretrained(arguments.model, dtype=arguments.dtype)
     for video in progress_bar(chosen, desc="videos", unit="video"):
         if model is not None and not (folder / video.name).is_dir():
             start = time.perf_counter()
-            frames = track(model, video, folder / video.name, overlaps=BENCHMARKS[arguments.dataset].overlaps)
+            overlaps = BENCHMARKS[arguments.dataset].overlaps
+            frames = track(model, video, folder / video.name, overlaps=overlaps, memory=arguments.memory)
             print(f"{video.name}: {frames / (time.perf_counter() - start):.2f} frames a second", flush=True)
         if not (folder / video.name).is_dir():
             raise ValueError(f"there are no masks {folder / video.name}")
         yield video.name, score(video, folder / video.name)
+
+
+def _check_same(folder: Path, options: dict[str, Any]) -> None:
+    """Raise ValueError if masks in a folder were made with other options; else write down which they are."""
+    path = folder / "made_with.json"
+    if path.exists() and (before := json.loads(path.read_text())) != options:
+        raise ValueError(
+            f"the masks in {folder} were made with {before}; got {options}: name another --output"
+        )
+    write_text(path, json.dumps(options, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -123,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         results = {
             "dataset": arguments.dataset,
             "split": arguments.split,
-            "model": arguments.model,
+            **{name: getattr(arguments, name) for name in _MADE_WITH},
             "mean": mean(objects)._asdict(),
             "videos": {name: {str(k): m._asdict() for k, m in each.items()} for name, each in scores.items()},
         }

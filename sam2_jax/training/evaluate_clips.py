@@ -5,7 +5,7 @@ click for a mask.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,15 +54,15 @@ Tracker = Callable[[np.ndarray, list[Point]], Iterator[tuple[np.ndarray, np.ndar
 
 
 def evaluate_clips(
-    model: Sam2VideoModel, examples: Iterable[ClipExample], *, progress: bool = False
+    model: Sam2VideoModel, examples: Iterable[ClipExample], *, progress: bool = False, **options: Any
 ) -> ClipEvaluation:
     """Track every object of the examples that is seen in its first frame from a click deepest inside it.
 
-    Raises ValueError if there are no examples.
+    options: those of `Sam2VideoModel.video`, as memory. Raises ValueError if there are no examples.
     """
 
     def track(images: np.ndarray, points: list[Point]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        session = model.video(images)
+        session = model.video(images, **options)
         for number, point in enumerate(points):
             session.prompt(0, number, points=[point])
         for found in session.propagate(start=0):

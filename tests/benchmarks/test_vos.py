@@ -124,6 +124,11 @@ def test_sa_v(sav: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(list((output / "sav_1" / "001").iterdir())) == 13 - 4  # from its first mask on
     main(["--dataset", "sav", str(sav), "--predictions", str(output)])
     assert "| all | 2 |" in capsys.readouterr().out
+    # Masks of another policy of memory are no part of these results.
+    with pytest.raises(SystemExit, match="name another --output"):
+        main(["--dataset", "sav", str(sav), "--model", model, "--output", str(output), "--memory", "motion"])
+    main(["--dataset", "sav", str(sav), "--model", model, "--output", f"{output}2", "--memory", "motion"])
+    assert json.loads((tmp_path / "results2" / "results.json").read_text())["memory"] == "motion"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")  # its processes
