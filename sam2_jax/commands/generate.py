@@ -122,8 +122,9 @@ def generate_masks(arguments: argparse.Namespace) -> int:
 
     What can be wrong with the input is found before the model is loaded.
     """
-    from sam2_jax.image.annotate import Summary, gather
+    from sam2_jax.image.annotate import Summary
     from sam2_jax.image.batch import read_batch_size, read_readers
+    from sam2_jax.image.coco import gather
     from sam2_jax.image.generation_options import PRESETS, MaskGenerationOptions, merge_options
     from sam2_jax.scale.hosts import done_by_all
     from sam2_jax.scale.storage import without_keys
@@ -177,8 +178,9 @@ def _generate_share(arguments: argparse.Namespace, options: dict[str, Any]) -> d
 
     from sam2_jax.clips.tables import import_pyarrow
     from sam2_jax.devices import mesh_of
-    from sam2_jax.image.annotate import annotate, find_photos
+    from sam2_jax.image.annotate import annotate
     from sam2_jax.image.automatic import AutomaticMaskGenerator
+    from sam2_jax.image.photos import find_photos
     from sam2_jax.scale.hosts import share
     from sam2_jax.scale.pictures import generate_rows
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
-from sam2_jax.image.annotate import find_photos
+from sam2_jax.image.photos import find_photos
 from sam2_jax.processing.images import PICTURES
 from sam2_jax.scale.storage import Stored, is_uri, local, place_of
 

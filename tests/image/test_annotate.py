@@ -16,8 +16,8 @@ from scipy import ndimage
 from small_models import model_of, smallest_config
 
 from sam2_jax.commands import main
-from sam2_jax.image.annotate import find_photos
 from sam2_jax.image.automatic import AutomaticMaskGenerator
+from sam2_jax.image.photos import find_photos
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.drawing import Drawn, label_map, overlay
 from sam2_jax.processing.rle import decode_rle
