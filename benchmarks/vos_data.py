@@ -8,6 +8,7 @@ import numpy as np
 
 from sam2_jax.clips.clip import Clip
 from sam2_jax.clips.reading import open_clip
+from sam2_jax.processing.images import natural_order
 from sam2_jax.training.video_folders import read_labels
 
 Masks = dict[int, np.ndarray]
@@ -76,7 +77,7 @@ def _video(layout: Benchmark, path: Path, name: str) -> Video:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder} of the video {name}")
     files = truth.rglob("*.png") if layout.overlaps else truth.glob("*.png")
-    annotated = sorted({file.stem for file in files})
+    annotated = sorted({file.stem for file in files}, key=natural_order)
     if not annotated:
         raise ValueError(f"there is no true mask in {truth}")
     return Video(name, frames, truth, annotated, _read_folders if layout.overlaps else _read_labels)

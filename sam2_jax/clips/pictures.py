@@ -1,14 +1,13 @@
 """Clips of pictures: a folder of them, or an animation that Pillow reads."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import ImageOps
 
-from sam2_jax.processing.images import MAX_PIXELS, image_size, pictures_in, reading, to_rgb
+from sam2_jax.processing.images import MAX_PIXELS, image_size, natural_order, pictures_in, reading, to_rgb
 
 BACKWARDS = 16
 """So many frames are kept to yield frames backwards which can only be read forwards."""
@@ -34,7 +33,7 @@ class PictureFolder:
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         self._max_pixels = max_pixels
-        self._files = sorted(pictures_in(path), key=_natural)
+        self._files = sorted(pictures_in(path), key=lambda file: natural_order(file.stem))
         if not self._files:
             raise ValueError(f"there is no picture in {path}")
         stems: dict[str, Path] = {}
@@ -64,12 +63,6 @@ class PictureFolder:
         for file in self._files:
             found.update(f"{file.name}\n{file_digest(file)}\n".encode(errors="surrogateescape"))
         return found.hexdigest()
-
-
-def _natural(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-    """By numbers as numbers and the rest as text, and in the end by the name itself."""
-    parts = re.split(r"(\d+)", path.stem)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
 
 
 class Animation:

@@ -38,7 +38,7 @@ def finetune_videos(arguments: argparse.Namespace) -> int:
         ShuffledVideos(training, arguments.seed, arguments.frames),
         options,
         arguments.output,
-        data=training.fingerprint(),
+        data={"videos": training.fingerprint(), "frames": arguments.frames},
         workers=arguments.workers,
     )
 

@@ -1,6 +1,7 @@
 """Pictures of every kind as arrays [height, width, channels]; cropping and normalising them."""
 
 import os
+import re
 import stat
 import struct
 import warnings
@@ -36,6 +37,12 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder, by name; hidden files are left out."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
     return sorted(file for file in files if not file.name.startswith("."))
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts frames of a clip by their names: numbers as numbers, frame2 before frame10."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:

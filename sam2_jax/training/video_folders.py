@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sam2_jax.checks import read_flag, read_whole
-from sam2_jax.processing.images import open_image, pictures_in, to_rgb
+from sam2_jax.processing.images import natural_order, open_image, pictures_in, to_rgb
 from sam2_jax.training.clip_batches import ClipExample
 from sam2_jax.training.examples import at_first, dimensions
 from sam2_jax.training.label_maps import bright
@@ -22,6 +22,7 @@ from sam2_jax.training.label_maps import bright
 PICTURES, ANNOTATIONS = "JPEGImages", "Annotations"
 # A void of some annotations: neither object nor background.
 _VOID = 255
+_PNG = (".png", ".PNG")
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ def open_videos(data: str | Path, *, one_object: bool = False) -> VideoDataset:
             if name not in annotations:
                 problems.append(f"{name} was left out: it has no folder in {ANNOTATIONS}")
                 continue
-            maps = {file.stem: file for file in pictures_in(annotations[name]) if file.suffix == ".png"}
-            frames = tuple((file, maps[file.stem]) for file in pictures_in(folder) if file.stem in maps)
+            maps = {file.stem: file for file in pictures_in(annotations[name]) if file.suffix in _PNG}
+            files = sorted(pictures_in(folder), key=lambda file: natural_order(file.stem))
+            frames = tuple((file, maps[file.stem]) for file in files if file.stem in maps)
             if len(frames) < 2:
                 problems.append(f"{name} was left out: {len(frames)} of its frames are annotated")
             else:

@@ -51,15 +51,18 @@ def test_photos_are_not_asked_for(option: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_annotations_may_be_of_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "data", "bear", 3)
-    opened = []
+    opened, data = [], []
 
-    def train(model: object, source: ShuffledVideos, *_: object, **__: object) -> NoReturn:
+    def train(model: object, source: ShuffledVideos, *_: object, **running: object) -> NoReturn:
         opened.append(source.dataset.one_object)
+        data.append(running["data"])
         raise ValueError("as far as this")
 
     monkeypatch.setattr("sam2_jax.training.clip_trainer.train_on_clips", train)
     monkeypatch.setattr("sam2_jax.commands.finetune_videos.load_video_model", lambda _: None)
     command = ["finetune", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "tuned")]
-    for options in ([], ["--one-object"]):
+    for options in ([], ["--one-object"], ["--frames", "2"]):
         assert main([*command, *options]) == 1
-    assert opened == [False, True]
+    assert opened == [False, True, False]
+    assert data[0] != data[1]
+    assert data[0] != data[2]  # clips of another length are another training

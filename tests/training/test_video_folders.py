@@ -36,6 +36,16 @@ def test_videos_are_found_with_their_annotated_frames(dataset: VideoDataset, tmp
     assert [photo.name for photo, _ in video.frames] == ["00000.jpg", "00005.jpg", "00010.jpg"]
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_video(tmp_path, "bear", 11)
+    for path in (tmp_path / "JPEGImages/bear").iterdir():
+        path.rename(path.with_stem(f"{int(path.stem)}"))
+    for path in (tmp_path / "Annotations/bear").iterdir():
+        path.rename(path.with_name(f"{int(path.stem)}.PNG"))
+    (video,) = open_videos(tmp_path).entries
+    assert [int(photo.stem) for photo, _ in video.frames] == list(range(11))
+
+
 def test_frames_are_read_with_the_objects_of_the_first(dataset: VideoDataset) -> None:
     clip = make_clip(5, len("bear"), 6, SIZE)
     read = dataset.read(0, [1, 3, 5])
