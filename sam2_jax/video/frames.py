@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import Size
 
 _SOURCES = "an array [frames, height, width, 3], a list of pictures, an iterator of pictures, or None"
+_OPEN_IT = ": sam2_jax.open_clip(path) has the frames of a file or folder"
 
 
 class PreparedFrame(NamedTuple):
@@ -52,8 +53,7 @@ def read_clips(videos: Any, name: str = "videos") -> list[Sequence[Any]]:
         first = videos[0] if isinstance(videos, (list, tuple)) else None
         depth = 5 if isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4 else 4
     if depth not in (4, 5) or not len(videos):
-        is_path = isinstance(videos, (str, os.PathLike))
-        remedy = ": sam2_jax.open_clip(path) has the frames of a file or folder" if is_path else ""
+        remedy = _OPEN_IT if isinstance(videos, (str, os.PathLike)) else ""
         raise ValueError(
             f"{name} must be a list of pictures, an array [frames, height, width, 3], or a list of clips; "
             f"got {shown(videos)}{remedy}"
@@ -96,8 +96,10 @@ class Frames:
             self._iterator = source
             return
         shape = getattr(source, "shape", None)
-        if isinstance(source, (str, bytes)) or (shape is not None and len(shape) != 4):
+        is_path = isinstance(source, (str, os.PathLike))
+        if is_path or isinstance(source, (bytes, Mapping)) or (shape is not None and len(shape) != 4):
             remedy = ": one picture is a clip of one, index with [None]" if len(shape or ()) == 3 else ""
+            remedy = _OPEN_IT if is_path else remedy
             raise ValueError(f"source must be {_SOURCES}; got {shown(source)}{remedy}")
         if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
             self._pictures, self._count = source, len(source)

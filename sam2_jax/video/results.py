@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sam2_jax.checks import shown
 from sam2_jax.processing.inputs import Size
 from sam2_jax.processing.processor import Sam2Processor
 
@@ -47,7 +48,8 @@ class FrameMasks:
     def mask(self, object_id: Hashable) -> np.ndarray:
         """The mask of one object, bool [height, width]. Raises ValueError for an unknown id."""
         if object_id not in self.object_ids:
-            raise ValueError(f"object_id must be one of {list(self.object_ids)}; got {object_id!r}")
+            known = shown(list(self.object_ids))
+            raise ValueError(f"object_id must be one of {known}; got {shown(object_id)}")
         mask: np.ndarray = self.masks[self.object_ids.index(object_id)]
         return mask
 

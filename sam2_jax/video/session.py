@@ -159,7 +159,7 @@ class Sam2VideoInferenceSession:
         """The session that tracks, told of all prompts whose frames have come."""
         tracker = self.tracker(model)
         for frame, id_ in [key for key in self._waiting if key[0] < self._count]:
-            waiting = self._waiting.pop((frame, id_))
+            waiting = self._waiting[frame, id_]
             clear_old = waiting.clear_old
             if waiting.mask is not None:
                 tracker.prompt(frame, id_, mask=waiting.mask)
@@ -167,6 +167,7 @@ class Sam2VideoInferenceSession:
             if (prompts := waiting.prompts) is not None:
                 points, labels = prompts.points or None, prompts.labels or None
                 tracker.prompt(frame, id_, points, labels, prompts.box, clear_old=clear_old)
+            del self._waiting[frame, id_]
         return tracker
 
     def reset_tracking_data(self) -> None:

@@ -4,7 +4,7 @@ Slots on the device are few and never moved (see `Slots`); visited in order, fra
 jump, a correction or a turn of direction, `load` brings back what is wanted and known.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, TypeVar
 
@@ -123,9 +123,10 @@ class Memories:
         """Bring to the device what is wanted of an object, is not there and is known."""
         slots = object_.slots
         memories, pointers = slots.missing(wanted)
+        needed = {f for f, _ in (*wanted.spatial, *wanted.pointers)}
         for f in dict.fromkeys([*memories, *pointers]):
             if f in object_.conditioning or f in object_.kept:
-                self._load_conditioning(object_, f)
+                self._load_conditioning(object_, f, needed)
         for kind, frames, part in (
             ("memory", memories, wanted.spatial),
             ("pointer", pointers, wanted.pointers),
@@ -137,11 +138,12 @@ class Memories:
                     self._put(object_, kind, self._conditioning + slot, object_.ordinary[f])
                     held[slot] = f
 
-    def _load_conditioning(self, object_: VideoObject, f: int) -> None:
+    def _load_conditioning(self, object_: VideoObject, f: int, needed: Set[int]) -> None:
+        """Bring a conditioning frame to a slot of those, more of them if all are needed."""
         slots = object_.slots.conditioning
-        if EMPTY not in slots:
+        if needed.issuperset(slots):
             self._grow(len(self._objects), bucket(len(slots) + 1))
-        slot = slots.index(EMPTY)
+        slot = free_slot(slots, needed)
         output = object_.conditioning[f] if f in object_.conditioning else object_.kept[f]
         for kind in ("memory", "pointer"):
             self._put(object_, kind, slot, output)

@@ -439,7 +439,7 @@ class VideoTracker:
         return FrameMasks(
             frame=t,
             object_ids=tuple(outputs),
-            logits=np.array([each.low for each in found]).reshape(-1, *absent.low.shape),
+            logits=np.array([each.low for each in found], np.float32).reshape(-1, *absent.low.shape),
             scores=np.array([each.iou for each in found], np.float32),
             object_scores=np.array([each.score for each in found], np.float32),
             is_conditioning=np.array(is_conditioning, bool),

@@ -162,6 +162,8 @@ class Sam2VideoVideoProcessor:
         between = read_size("pad_size", self.image_processor.size if pad_size is None else pad_size)
         threshold = read_level("mask_threshold", mask_threshold)
         binarize = read_flag("binarize", binarize)
+        if not isinstance(masks, (list, tuple)) and getattr(masks, "ndim", 0) == 0:
+            raise ValueError(f"masks must be logits of each clip; got {shown(masks)}")
         if not len(masks) == len(sizes) == len(inner):
             raise ValueError(
                 "masks, original_sizes and reshaped_input_sizes must be for as many clips; got "

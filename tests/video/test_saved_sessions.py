@@ -72,7 +72,8 @@ def test_what_is_no_session_of_this_clip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no session")
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:999])
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    for name in ("text", "cut", "other"):
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("text", "cut", "other", "empty"):
         with pytest.raises(ValueError, match=f"{name}.npz is no session of this model on this clip"):
             model.video(clip).load(tmp_path / f"{name}.npz")
     with pytest.raises(ValueError, match="cannot read .*none.npz: No such file"):

@@ -96,7 +96,8 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("clip.mp4", "source must be an array"),
+        ("clip.mp4", r"source must be an array.*: sam2_jax.open_clip\(path\) has the frames"),
+        ({0: CLIP[0]}, "source must be an array"),
         (3, "source must be an array"),
         ([], "source must have frames; got none"),
         (CLIP[:0], "source must have frames; got none"),

@@ -415,6 +415,11 @@ def test_a_broken_frame_is_named(model: Sam2VideoModel, processor: Sam2VideoProc
     click(processor, session, 0, 1, CLICK)
     with pytest.raises(ValueError, match="frame 1 could not be read: an image must be"):
         logits(model, session)
+    click(processor, session, 1, 2, CLICK)
+    for _ in range(2):  # the prompt waits on
+        with pytest.raises(ValueError, match="frame 1 could not be read: an image must be"):
+            model(session, 1)
+        assert session.obj_ids == [1, 2]
 
 
 # --- processors in files
@@ -481,6 +486,8 @@ def test_masks_of_the_video_processor(model: Sam2VideoModel) -> None:
     np.testing.assert_array_equal(cut, full > 0.5)
     with pytest.raises(ValueError, match="must be for as many clips; got 1, 2 and 1"):
         video_processor.post_process_masks([masks], [(30, 50)] * 2, [(64, 64)])
+    with pytest.raises(ValueError, match="masks must be logits of each clip; got array"):
+        video_processor.post_process_masks(np.array(5.0), [(30, 50)], [(64, 64)])
 
 
 def test_names_are_there_at_the_top() -> None:

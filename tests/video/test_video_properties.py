@@ -164,6 +164,18 @@ def test_more_conditioning_frames_than_there_were_slots_for() -> None:
     assert_same(stacked(grown.propagate(0)), stacked(at_once.propagate(0)), LIMIT)
 
 
+def test_slots_are_not_more_than_are_attended_to() -> None:
+    """However many frames are prompted, if few of them are attended to."""
+    one, again = (session(small_clip(20), max_cond_frame_num=1, memory_dtype="float32") for _ in range(2))
+    for t in range(0, 20, 2):
+        for each in (one, again):
+            each.prompt(t, 1, [(12 + t % 9, 30)])
+    list(one.propagate(0))
+    run = stacked(one.propagate(0))
+    assert one._memories.state.memory.shape[1] - 6 <= 8
+    assert_same(run, stacked(again.propagate(0)), LIMIT)
+
+
 def test_what_is_kept_is_bounded() -> None:
     one = session(iter(small_clip(60)), keep="none")
     one.prompt(0, 1, [(12, 30)])
@@ -295,6 +307,14 @@ def test_objects_without_prompts_are_absent_and_no_error() -> None:
     alone = session()
     alone.prompt(0, 1, [(12, 30)])
     assert_same((found[0], *(x[:, :1] for x in found[1:])), stacked(alone.propagate()), LIMIT)
+
+
+def test_without_objects_types_are_the_same() -> None:
+    one = session()
+    nothing, something = one.masks_on(0), one.prompt(0, 1, [(12, 30)])
+    for name in ("logits", "scores", "object_scores", "is_conditioning", "masks"):
+        empty, full = getattr(nothing, name), getattr(something, name)
+        assert (empty.shape, empty.dtype) == ((0, *full.shape[1:]), full.dtype), name
 
 
 def test_a_mask_of_nothing_says_that_the_object_is_absent() -> None:
