@@ -18,6 +18,8 @@ from sam2_jax.processing.drawing import Drawn, contact_sheet, overlay
 USUAL_RATE = 24.0
 """Frames a second where nothing says it."""
 SHEET_FRAMES = 12
+# Frames a second: of a GIF, whose hundredths of a second have 16 bits, and of mp4, as a fraction.
+_LEAST_RATE = 1 / 600
 # Of a GIF, which holds pixels nearly as they are.
 _GIF_SIDE = 480
 _ENCODERS = (
@@ -54,7 +56,7 @@ def overlay_video(target: Path, clip: Clip, marks: Marks | None = None) -> Itera
 
     mp4 needs PyAV; a GIF's frames are at most 480 pixels on a side. Raises ValueError without PyAV.
     """
-    rate = clip.rate or USUAL_RATE
+    rate = max(clip.rate or USUAL_RATE, _LEAST_RATE)
     with aside(target) as path:
         writer = _gif if target.suffix.lower() == ".gif" else _mp4
         with writer(path, clip.size, rate) as write:
@@ -63,14 +65,17 @@ def overlay_video(target: Path, clip: Clip, marks: Marks | None = None) -> Itera
 
 @contextmanager
 def sheet(target: Path, clip: Clip, marks: Marks | None = None) -> Iterator[Add]:
-    """A PNG of evenly spaced frames of the clip with their objects drawn, each with its number below."""
+    """A PNG of evenly spaced frames of the clip with their objects drawn, each with its number below.
+
+    If not all frames come, the first that does is there in any case.
+    """
     count = min(SHEET_FRAMES, len(clip))
     chosen = {round(i * (len(clip) - 1) / max(count - 1, 1)) for i in range(count)}
     pictures: list[Image.Image] = []
     captions: list[str] = []
 
     def add(found: TrackedFrame, picture: np.ndarray) -> None:
-        if found.t in chosen:
+        if found.t in chosen or not pictures:
             drawn = draw(found, picture, marks or {})
             drawn.thumbnail((480, 480))
             pictures.append(drawn)

@@ -88,6 +88,8 @@ class Record:
                 except ValueError:  # it was half-written, or is not ours
                     pass
             path.unlink()
+        for path in self._folder.glob(".session-*.tmp"):  # half-written when a process was killed
+            path.unlink()
         if not count:
             with self._path.open("wb") as file:
                 file.write(json_text(self._head).encode() + b"\n")
@@ -174,5 +176,5 @@ def _row(line: bytes) -> Row | None:
     values = _json(line)
     try:
         return Row(int(values["pass"]), TrackedFrame.from_json(values), values.get("broken"))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None

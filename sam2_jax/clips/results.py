@@ -1,5 +1,6 @@
 """All that can be written of a tracked clip, by name, in one go through its frames."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -46,11 +47,22 @@ def targets(folder: Path, kinds: Collection[str], marks: Marks | None = None) ->
 def write_results(clip: Clip, frames: Iterable[TrackedFrame], wanted: Iterable[Target]) -> None:
     """Write what is wanted of a clip's frames, in order; each file or folder appears whole or not at all.
 
-    One frame after the other is read and drawn. Raises ValueError where a frame cannot be read or a file
-    cannot be written.
+    One frame after the other is read and drawn. One that cannot be read is left out, with a warning, if
+    nothing is tracked on it. Raises ValueError where another cannot be read, or a file cannot be written.
     """
+    left_out: list[ValueError] = []
     with ExitStack() as stack:
         adds = [stack.enter_context(write(path, clip)) for path, write in wanted]
         for found in frames if adds else ():
+            try:
+                picture = clip[found.t]
+            except ValueError as error:
+                if found.tracks:
+                    raise
+                left_out.append(error)
+                continue
             for add in adds:
-                add(found, clip[found.t])
+                add(found, picture)
+    if left_out:
+        more = f"; {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        warnings.warn(f"left out of the results: {left_out[0]}{more}", stacklevel=2)

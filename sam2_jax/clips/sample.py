@@ -50,7 +50,7 @@ def _seen(frame: int) -> tuple[float, float, float]:
     return x, y, side
 
 
-def on_first_frame(point: tuple[float, float]) -> tuple[float, float]:
-    """Where a point of the picture is on the clip's first frame."""
-    x, y, side = _seen(0)
+def on_frame(point: tuple[float, float], frame: int) -> tuple[float, float]:
+    """Where a point of the picture is on a frame of the clip."""
+    x, y, side = _seen(frame)
     return (point[0] - x) * SIDE / side, (point[1] - y) * SIDE / side

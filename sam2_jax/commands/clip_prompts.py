@@ -1,12 +1,14 @@
 """Prompts for clips on the command line: each with the frame that it is for."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_jax.checkpoint.embedded import SAMPLE_POINTS
+from sam2_jax.commands.common import whole
 from sam2_jax.commands.prompts import numbers, read_mask_file
 from sam2_jax.processing.images import MAX_PIXELS
 from sam2_jax.processing.photo_prompts import read_box, read_points
@@ -57,8 +59,9 @@ def _on_frame(kind: Any) -> Any:
 
     def parse(text: str) -> tuple[Any, int | None]:
         value, at, frame = text.rpartition("@")
-        if at and frame.isdecimal() and not (kind is Path and Path(text).exists()):
-            return kind(value), int(frame)
+        # os.path's `exists`, for a Path's raises for what can be no path.
+        if at and frame.isdecimal() and not (kind is Path and os.path.exists(text)):
+            return kind(value), whole(frame)
         return kind(text), None
 
     return parse
@@ -78,20 +81,19 @@ def add_prompts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--object", const="object", nargs=0, help="begin the next object", **prompt)
 
 
-def sample_prompts() -> list[Given]:
-    """A click on each of three things of the sample."""
-    from sam2_jax.clips.sample import on_first_frame
+def sample_prompts(frame: int) -> list[Given]:
+    """A click on each of three things of the sample, on one of its frames."""
+    from sam2_jax.clips.sample import on_frame
 
-    return [Given(points=[(on_first_frame(point), 1, None)]) for point in SAMPLE_POINTS]
+    return [Given(points=[(on_frame(point, frame), 1, frame)]) for point in SAMPLE_POINTS]
 
 
-def read_prompts(given: Sequence[Given], clip: "Clip", *, of_last: bool) -> "list[Prompt]":
+def read_prompts(given: Sequence[Given], clip: "Clip", usual: int) -> "list[Prompt]":
     """Prompts on frames of the clip, one for each object and frame.
 
-    of_last: those without a frame are for the last, not the first. Raises ValueError for frames that are not
-    taken, and for points, boxes and masks that are not on the clip.
+    usual: the frame of those without one. Raises ValueError for frames that are not taken, and for points,
+    boxes and masks that are not on the clip.
     """
-    usual = clip.numbers[-1 if of_last else 0]
     found = []
     for object_id, each in enumerate(given, 1):
         named: list[Any] = [*each.masks, *each.boxes, *each.points]
@@ -116,11 +118,13 @@ def _prompt(object_id: int, given: Given, frame: int, clip: "Clip") -> "Prompt":
             raise ValueError(f"--{name} is given twice; begin the next object with --object")
     points = tuple(point for point, _, _ in given.points)
     read_points(points, clip.size)
+    height, width = clip.size
+    most = max(MAX_PIXELS, height * width)  # of a clip that is larger than usual a mask is, too
     return Prompt(
         clip.numbers.index(frame),
         object_id,
         points,
         tuple(label for _, label, _ in given.points),
         read_box(given.boxes[0][0] if given.boxes else None, clip.size),
-        read_mask_file(given.masks[0][0], *clip.size, MAX_PIXELS, "the frames") if given.masks else None,
+        read_mask_file(given.masks[0][0], height, width, most, "the frames") if given.masks else None,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_jax.atomic import check_writable
+from sam2_jax.atomic import check_writable, remove_left_behind
 from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE
 from sam2_jax.checks import read_whole
 from sam2_jax.clips.kinds import DIRECTIONS, KINDS, USUAL
@@ -122,7 +122,7 @@ def track_objects(arguments: argparse.Namespace) -> int:
     check_model(arguments)
     _check_options(arguments)
     output = arguments.output or Path(f"{arguments.clip.stem}_tracked")
-    check_writable(output, is_folder=True)
+    _check_output(arguments.clip, output)
     targets(output, arguments.write)
     with _open(arguments) as clip:
         rate = "" if clip.rate is None else f", {clip.rate:.3g} a second"
@@ -130,8 +130,9 @@ def track_objects(arguments: argparse.Namespace) -> int:
             f"{arguments.clip}: {clip.size[1]} x {clip.size[0]} pixels, {count(len(clip), 'frame')}{rate}",
             flush=True,
         )
-        given = arguments.prompts or [] if arguments.everything else arguments.prompts or sample_prompts()
-        prompts = read_prompts(given, clip, of_last=arguments.direction == "reverse")
+        usual = clip.numbers[-1 if arguments.direction == "reverse" else 0]
+        given = arguments.prompts or ([] if arguments.everything else sample_prompts(usual))
+        prompts = read_prompts(given, clip, usual)
         passes = Passes(prompts, len(clip), arguments.direction)
         model = load_video_model(arguments, arguments.dtype)
         everything, found_by = _everything(arguments)
@@ -252,14 +253,29 @@ def _as_json(values: Any) -> Any:
     return json.loads(json.dumps(values, default=lambda array: array.tolist()))
 
 
-def _clear(output: Path, record: "Record") -> None:
-    """Take away results that are of something else. Raises ValueError for what this command has not made."""
+def _results(output: Path) -> list[Path]:
+    """All that the command may write to a folder, with PyAV or without."""
     from sam2_jax.clips.results import targets
 
     kinds = [kind for kind in KINDS if kind != "parquet"]
     paths = [target.path for target in targets(output, kinds)]
     paths += [output / name for name in ("tracks.parquet", "overlay.mp4", "overlay.gif")]
-    there = [path for path in dict.fromkeys(paths) if path.exists()]
+    return list(dict.fromkeys(paths))
+
+
+def _check_output(clip: Path, output: Path) -> None:
+    """Raise ValueError for a folder that cannot be written, and one where results would be the clip's."""
+    check_writable(output, is_folder=True)
+    if clip.resolve() in [path.resolve() for path in (output, *_results(output))]:
+        raise ValueError(f"results in {output} would be among the clip's own files: choose another --output")
+
+
+def _clear(output: Path, record: "Record") -> None:
+    """Take away results that are of something else, and what was being written when a process was killed.
+
+    Raises ValueError for what this command has not made.
+    """
+    there = [path for path in _results(output) if path.exists()]
     if record.is_new and there:
         raise ValueError(f"{there[0]} is there, and is not of this command: choose another --output")
     if record.is_anew:
@@ -270,6 +286,9 @@ def _clear(output: Path, record: "Record") -> None:
         )
         for path in there:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not record.is_new:
+        for path in _results(output):
+            remove_left_behind(path)
 
 
 def _readable(record: "Record", passes: "Passes", frames: int) -> range:

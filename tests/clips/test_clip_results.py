@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_files import numbered_frame, write_folder, write_video
+from clip_files import numbered_frame, write_folder, write_gif, write_video
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -181,6 +181,18 @@ def test_without_pyav_the_video_is_a_gif(clip: Clip, tmp_path: Path, monkeypatch
             assert np.median(apart[inside]) < 20
 
 
+@pytest.mark.parametrize("name", ["overlay.gif", "overlay.mp4"])
+def test_frames_that_lie_far_apart(tmp_path: Path, name: str) -> None:
+    """Twenty minutes, which is more than a GIF can say."""
+    pytest.importorskip("av")
+    path = write_gif(tmp_path / "a.gif", [numbered_frame(t) for t in range(4)], milliseconds=600_000)
+    clip = open_clip(path, stride=2)
+    with drawn.overlay_video(tmp_path / name, clip) as add:
+        for t in range(2):
+            add(TrackedFrame(t, ()), clip[t])
+    assert open_clip(tmp_path / name).rate == pytest.approx(1 / 600)
+
+
 def test_the_sheet_has_evenly_spaced_frames(clip: Clip, tmp_path: Path) -> None:
     write_results(clip, tracked(), targets(tmp_path, ["sheet"]))
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -188,6 +200,15 @@ def test_the_sheet_has_evenly_spaced_frames(clip: Clip, tmp_path: Path) -> None:
         assert sheet.width == columns * WIDTH + (columns - 1) * 8
         first = np.asarray(sheet.convert("RGB"))[:HEIGHT, :WIDTH]
     assert (first != numbered_frame(0, HEIGHT, WIDTH)).any()
+
+
+def test_a_sheet_of_few_frames_of_a_long_clip(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "SHEET_FRAMES", 2)
+    write_results(clip, tracked()[3:5], targets(tmp_path, ["sheet"]))
+    with Image.open(tmp_path / "sheet.png") as file:
+        assert file.width == WIDTH
 
 
 def test_what_fails_leaves_nothing_and_spoils_nothing(clip: Clip, tmp_path: Path) -> None:

@@ -19,9 +19,12 @@ from quick_compilation import compiling_quickly
 from small_video import small_clip, small_video_model
 
 from sam2_jax import Sam2Model, Sam2VideoModel
+from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE
 from sam2_jax.clips import record
 from sam2_jax.clips.record import Record
+from sam2_jax.clips.sample import SampleFrames
 from sam2_jax.commands import main
+from sam2_jax.commands.clip_prompts import sample_prompts
 from sam2_jax.processing.rle import decode_rle
 
 COUNT = 12
@@ -194,8 +197,10 @@ def test_killed_and_given_again(
             track(model, *command)
     if method != "finish":
         assert not Path("out/tracks.json").exists()
-        with Path("out/frames.jsonl").open("ab") as file:  # half a row
-            file.write(b'{"pass": 0, "t": 1')
+        with Path("out/frames.jsonl").open("ab") as file:  # no row, and half of one
+            file.write(b'{"pass": 1e999, "t": 1, "objects": []}\n{"pass": 0, "t": 1')
+        Path("out/.session-000003.npz.k3x_9a0b.tmp").write_bytes(b"half a session")
+        write_folder(Path("out/.masks.k3x_9a0b.tmp"), small_clip(1))
     given: list[int] = []
     original = Record.add
     monkeypatch.setattr(Record, "add", lambda *a: (given.append(1), original(*a)))
@@ -334,6 +339,37 @@ def test_a_frame_that_cannot_be_read_ends_the_clip(model: str, capsys: pytest.Ca
     assert not Path("none").exists()
 
 
+def test_a_frame_before_all_prompts_need_not_be_readable(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("clip/frame 7.png").write_bytes(b"")
+    assert track(model, "--point", "14,30@9", "--write", "masks", "json") == 0
+    assert "note: left out of the results: frame 7 of the clip cannot be read" in capsys.readouterr().err
+    assert len(list(Path("out/masks").iterdir())) == COUNT - 1
+    assert there(tracks()[0])[0] == 8  # of the frames that are left
+
+
+def test_results_are_never_among_the_clips_own_files(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert track(model, "--point", "14,30", "--write", "json", "masks") == 0
+    for clip, output in (("clip", "clip"), ("out/masks", "out")):
+        there = written(clip)
+        assert track(model, "--point", "30,30", clip=clip, output=output) == 1
+        assert "would be among the clip's own files: choose another --output" in capsys.readouterr().err
+        assert written(clip) == there
+
+
+def test_clicks_on_the_sample_are_on_the_same_things_on_any_frame() -> None:
+    first, last = (sample_prompts(t) for t in (0, 11))
+    clip = SampleFrames(SAMPLE_PICTURE)
+    pictures = dict(zip((0, 11), clip.read(range(0, 12, 11)), strict=True))
+    for one, other in zip(first, last, strict=True):
+        ((x0, y0), _, t0), ((x1, y1), _, t1) = one.points[0], other.points[0]
+        assert (t0, t1) == (0, 11)
+        assert (x0, y0) != (x1, y1)
+        near = (pictures[t][round(y), round(x)].astype(int) for x, y, t in ((x0, y0, 0), (x1, y1, 11)))
+        assert np.abs(next(near) - next(near)).max() < 25
+
+
 def test_masks_are_prompts(model: str) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 8:24] = 255
@@ -393,6 +429,7 @@ def test_everything(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         (["--point", "1,1@3", "--stride", "2"], "the frame must be one of those taken, 0 to 10, every 2th"),
         (["--box", "1,1,9,9@2", "--box", "1,1,8,8@2"], "--box is given twice; begin the next object"),
         (["--mask", "none.png"], "object 1, frame 0: there is no picture none.png"),
+        (["--mask", f"{300 * 'x'}@3"], "cannot be read: File name too long"),
         (["--mask", "small.png"], "must be as large as the frames, 64 x 64 pixels; small.png is 5 x 5"),
         (["--point", "1,1", "--start", "12"], "start must be a frame of clip, 0 to 11; got 12"),
         (["--point", "1,1", "--end", "0"], "end must be a whole number of at least 1"),
