@@ -1,7 +1,6 @@
 """The `sam2-jax finetune` command: train a model on a dataset, and see what it gained."""
 
 import argparse
-import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from sam2_jax.commands.common import (
     training_options,
     whole,
 )
-from sam2_jax.commands.finetune_run import one_of, train_and_judge
+from sam2_jax.commands.finetune_run import one_of, tell_problems, train_and_judge
 from sam2_jax.commands.finetune_videos import finetune_videos
 
 if TYPE_CHECKING:
@@ -174,7 +173,4 @@ def _tell_left_out(dataset: "Dataset") -> None:
     """Say what was left out of a dataset, what is damaged on stderr."""
     for what, count in dataset.left_out.items():
         print(f"left out: {count} {what}")
-    for problem in dataset.problems[:10]:
-        print(f"note: left out: {problem}", file=sys.stderr)
-    if len(dataset.problems) > 10:
-        print(f"note: ... and {len(dataset.problems) - 10} more", file=sys.stderr)
+    tell_problems(dataset.problems)

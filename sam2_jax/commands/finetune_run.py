@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
@@ -45,6 +45,14 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def tell_problems(problems: Sequence[str]) -> None:
+    """Say on stderr what is damaged in a dataset and was left out: the first of it, and how much more."""
+    for problem in problems[:10]:
+        print(f"note: left out: {problem}", file=sys.stderr)
+    if len(problems) > 10:
+        print(f"note: ... and {len(problems) - 10} more", file=sys.stderr)
 
 
 def train_and_judge(

@@ -1,13 +1,12 @@
 """`sam2-jax finetune` on a dataset of videos: the same command, another model, clips instead of pictures."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sam2_jax.commands.common import load_video_model, training_options
-from sam2_jax.commands.finetune_run import train_and_judge
+from sam2_jax.commands.finetune_run import tell_problems, train_and_judge
 
 if TYPE_CHECKING:
     from sam2_jax.training.clip_batches import ClipExample
@@ -62,12 +61,12 @@ def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset 
             )
     one_object = arguments.one_object
     training, judged = open_videos(arguments.data, one_object=one_object), None
+    tell_problems(training.problems)
     if arguments.validation:
         judged = open_videos(arguments.validation, one_object=one_object)
+        tell_problems(judged.problems)
     elif arguments.held_out != 0 and len(training) > 1:
         training, judged = split(training, arguments.held_out or 0.1, arguments.seed)
-    for problem in training.problems[:10]:
-        print(f"note: left out: {problem}", file=sys.stderr)
     how = "to judge by" if arguments.validation else "held out"
     print(f"{len(training)} videos to train on, {0 if judged is None else len(judged)} {how}")
     return training, judged

@@ -4,7 +4,7 @@ Slots on the device are few and never moved (see `Slots`); visited in order, fra
 jump, a correction or a turn of direction, `load` brings back what is wanted and known.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -138,7 +138,7 @@ class Memories:
                     self._put(object_, kind, self._conditioning + slot, object_.ordinary[f])
                     held[slot] = f
 
-    def _load_conditioning(self, object_: VideoObject, f: int, needed: Set[int]) -> None:
+    def _load_conditioning(self, object_: VideoObject, f: int, needed: set[int]) -> None:
         """Bring a conditioning frame to a slot of those, more of them if all are needed."""
         slots = object_.slots.conditioning
         if needed.issuperset(slots):

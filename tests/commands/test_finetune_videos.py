@@ -49,6 +49,20 @@ def test_photos_are_not_asked_for(option: str, tmp_path: Path, capsys: pytest.Ca
     assert f"{option} says where photos are; {data} has videos" in capsys.readouterr().err
 
 
+def test_what_is_damaged_is_told_of_both_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("data", "other"):
+        write_video(tmp_path / name, "bear", 3)
+        for i in range(12):
+            (tmp_path / name / "JPEGImages" / f"{name}{i}").mkdir()
+    (tmp_path / "empty").mkdir()
+    command = ["finetune", "--data", str(tmp_path / "data"), "--validation", str(tmp_path / "other")]
+    assert main([*command, "--output", str(tmp_path / "tuned"), "--model", str(tmp_path / "empty")]) == 1
+    error = capsys.readouterr().err
+    for name in ("data", "other"):
+        assert error.count(f"note: left out: {name}") == 10
+    assert error.count("note: ... and 2 more") == 2
+
+
 def test_annotations_may_be_of_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "data", "bear", 3)
     opened, data = [], []
