@@ -44,7 +44,10 @@ def rows_to_coco(place: Path, target: Path) -> tuple[int, int]:
     """
     if not (files := row_files(place)):
         raise ValueError(f"there is no Parquet file in {place}")
-    _check_ids(files, place)
+    if twice := _ids_again(files):
+        raise ValueError(
+            f"{place} has two rows of one picture, {twice} times: is there a copy of a file in it?"
+        )
     kinds = made_with(files)
     counted: Counter[str] = Counter()
 
@@ -60,7 +63,7 @@ def rows_to_coco(place: Path, target: Path) -> tuple[int, int]:
         number = 0
         for row in read_rows(files, ["height", "width", "masks", "error"]):
             number += row["error"] is None
-            for mask in row["masks"]:
+            for mask in row["masks"] or ():
                 counted["masks"] += 1
                 yield _annotation(mask, counted["masks"], number, (row["height"], row["width"]))
 
@@ -80,17 +83,15 @@ def rows_to_coco(place: Path, target: Path) -> tuple[int, int]:
     return counted["images"], counted["masks"]
 
 
-def _check_ids(files: list[Path], place: Path) -> None:
-    """Raise ValueError if two rows are of one picture. Of each id eight bytes are kept."""
+def _ids_again(files: list[Path]) -> int:
+    """How many rows have an id that one before has. Of each id eight bytes are kept."""
     hashes = array("q", (hash(row["id"]) for row in read_rows(files, ["id"])))
-    twice = len(hashes) - len(np.unique(np.frombuffer(hashes, np.int64))) if hashes else 0
-    if twice:
-        raise ValueError(
-            f"{place} has two rows of one picture, {twice} times: is there a copy of a file in it?"
-        )
+    return len(hashes) - len(np.unique(np.frombuffer(hashes, np.int64))) if hashes else 0
 
 
 def _annotation(mask: Row, number: int, image: int, size: tuple[int, int]) -> dict[str, Any]:
+    if mask is None or mask["counts"] is None or None in size:
+        raise ValueError(f"a mask of image {image} must have counts, and its image a size; got {shown(mask)}")
     point = mask["point"]
     return {
         "id": number,
@@ -111,8 +112,8 @@ def coco_to_rows(source: Path, folder: Path) -> tuple[int, int]:
 
     Polygons become run lengths, as the pixels whose centres are inside. Of files that `rows_to_coco` has not
     written the file's name is id and path, and model and options are null. Rows have no categories: a warning
-    says so, and how many crowds were left out. Raises ValueError if the file cannot be read, an annotation is
-    damaged or is of no image, or the folder is there already and has something in it.
+    says so, and how many crowds were left out. Raises ValueError if the file cannot be read, has no images or
+    two of one name, if an annotation is damaged or is of no image, or if the folder has something in it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already: name a new folder for the rows")
@@ -137,6 +138,13 @@ def coco_to_rows(source: Path, folder: Path) -> tuple[int, int]:
         if rows:
             write_rows(new, rows, row_schema(made))
             counted["masks"] += masks
+        if not counted["images"]:
+            raise ValueError(f"{source} lists no images and no videos: nothing can be made of it")
+        if twice := _ids_again(row_files(new)):
+            raise ValueError(
+                f"{source} has images of one file_name, {twice} more than names: the name is a row's id, and "
+                "must be of one image alone"
+            )
     if counted["categories"] > 1 or counted["crowds"]:
         warnings.warn(
             f"{source}: rows have no categories; {counted['crowds']} crowds were left out", stacklevel=2

@@ -17,6 +17,7 @@ from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
 from sam2_jax.image.photos import find_photos
 from sam2_jax.processing.images import PICTURES
+from sam2_jax.scale.rows import as_text
 from sam2_jax.scale.storage import Stored, is_uri, local, place_of
 
 Item = dict[str, Any]
@@ -122,7 +123,9 @@ def _suffix(name: str) -> str:
 
 
 def _picture(file: Stored) -> Item:
-    return {"id": str(file), "path": str(file)} | ({"root": file.root, "at": file.path} if file.root else {})
+    return {"id": as_text(str(file)), "path": str(file)} | (
+        {"root": file.root, "at": file.path} if file.root else {}
+    )
 
 
 def _pictures_of(file: Stored) -> list[Item]:
@@ -142,7 +145,7 @@ def _of_tar(file: Stored) -> list[Item]:
     several = {key for key, n in Counter(keys).items() if n > 1}
     return [
         {
-            "id": member.name if key in several else key,
+            "id": as_text(member.name if key in several else key),
             "path": f"{file}/{member.name}",
             "root": file.root,
             "at": file.path,

@@ -27,7 +27,14 @@ from sam2_jax.image.model import Sam2Model
 from sam2_jax.processing.images import to_rgb
 from sam2_jax.processing.read_ahead import read_ahead
 from sam2_jax.progress import progress_bar
-from sam2_jax.scale.rows import ROWS_IN_A_FILE, RowWriter, generated_mask, prompted_mask, row_of
+from sam2_jax.scale.rows import (
+    ROWS_IN_A_FILE,
+    RowWriter,
+    as_text,
+    generated_mask,
+    prompted_mask,
+    row_of,
+)
 
 _CHANGES_NO_MASK = {"batch_size", "devices", "readers", "progress", "total", "on_error", "processor"}
 
@@ -55,7 +62,7 @@ def generate_rows(
     """
     summary = Summary()
     with RowWriter(output, made_by(generator, model_name), rows_in_a_file) as rows:
-        waiting = [photo for photo in photos if os.path.abspath(photo) not in rows.done]
+        waiting = [photo for photo in photos if as_text(os.path.abspath(photo)) not in rows.done]
         summary.skipped = len(photos) - len(waiting)
         max_pixels = generator.processor.image_processor.max_pixels
 
@@ -159,7 +166,7 @@ def _waiting(
         if key in taken:
             raise ValueError(f"two tasks have the name {shown(key)}, which is the id of one row")
         taken.add(key)
-        if key in done:
+        if as_text(key) in done:
             summary.skipped += 1
             continue
         paths[key] = path

@@ -74,8 +74,14 @@ def row_of(
 ) -> Row:
     """A row but for what all of a folder share: see `row_schema`, and `shared_columns`."""
     height, width = size or (None, None)
-    about = {"id": key, "path": path, "height": height, "width": width, "masks": list(masks)}
-    return about | {"error": error, "seconds": seconds}
+    texts = {"id": key, "path": path, "error": error}
+    about = {name: text if text is None else as_text(text) for name, text in texts.items()}
+    return about | {"height": height, "width": width, "masks": list(masks), "seconds": seconds}
+
+
+def as_text(name: str) -> str:
+    """A name as a column can hold it: a file's may have bytes that are no text, which are escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def shared_columns(made: Mapping[str, Any]) -> dict[str, str]:
@@ -163,7 +169,7 @@ def write_rows(folder: Place, rows: list[Row], schema: Any) -> Place:
     path = folder / f"part-{hashlib.sha256(named).hexdigest()[:16]}.parquet"
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
-    except pyarrow.ArrowException as error:  # values of other types than the columns'
+    except (pyarrow.ArrowException, OverflowError, UnicodeError) as error:  # not what the columns hold
         raise ValueError(f"these are no rows: {error}") from error
     if isinstance(path, Stored):
         content = pyarrow.BufferOutputStream()
@@ -212,18 +218,27 @@ def _opened(file: Place) -> Iterator[Any]:
 
 
 def _batches(file: Place, columns: list[str] | None) -> Iterator[Any]:
-    pyarrow = import_pyarrow()
+    pyarrow, schema = import_pyarrow(), row_schema()
+    wanted = pyarrow.schema([schema.field(name) for name in columns or schema.names])
     try:
         with _opened(file) as opened:
             names = set(opened.schema_arrow.names)
-            if missing := [name for name in row_schema().names if name not in names]:
+            if missing := [name for name in schema.names if name not in names]:
                 raise ValueError(f"{file} has no rows of masks: it lacks the column {missing[0]}")
-            yield from opened.iter_batches(_BATCH, columns=columns)
+            yield from batches_of(opened, wanted, _BATCH)
     except (pyarrow.ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or shown(str(error))
         raise ValueError(
             f"{file} cannot be read as Parquet: {reason}. Remove it if it is not needed"
         ) from error
+
+
+def batches_of(parquet: Any, schema: Any, rows: int) -> Iterator[Any]:
+    """A file's columns of a schema, so many rows at a time. Other programs' types of texts and lists become
+    the schema's; what does not fit raises PyArrow's ArrowInvalid.
+    """
+    for batch in parquet.iter_batches(rows, columns=schema.names):
+        yield batch.select(schema.names).cast(schema)
 
 
 def _difference(file: Place, made: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import warnings
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.atomic import aside
-from sam2_jax.checks import shown
+from sam2_jax.checks import read_whole, shown
 from sam2_jax.clips.tables import import_pyarrow, track_schema
 from sam2_jax.json_files import json_text
-from sam2_jax.processing.rle import convert_rle, encode_rle, rle_area, rle_bounding_box
+from sam2_jax.processing.rle import convert_rle, rle_area, rle_bounding_box
 from sam2_jax.scale.json_lists import json_items
-from sam2_jax.scale.rows import row_files
+from sam2_jax.scale.rows import batches_of, row_files
 
 _ROWS = 1024
 _OF_FRAMES = ("segmentations", "bboxes", "areas")
@@ -75,10 +76,27 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         with pyarrow.parquet.ParquetFile(file) as opened:
             if missing := [name for name in track_schema().names if name not in opened.schema_arrow.names]:
                 raise ValueError(f"{file} is no table of tracks: it lacks the column {missing[0]}")
-            for batch in opened.iter_batches(_ROWS):
-                yield from ({"id": str(file)} | row for row in batch.to_pylist() if row["frame"] is not None)
+            schema = _schema() if "id" in opened.schema_arrow.names else track_schema()
+            for batch in batches_of(opened, schema, _ROWS):
+                for row in batch.to_pylist():
+                    if row["frame"] is not None:
+                        yield {"id": str(file)} | _checked(row, file)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {shown(str(error))}") from error
+
+
+def _schema() -> Any:
+    """`track_schema` of several clips."""
+    pyarrow = import_pyarrow()
+    return pyarrow.schema([("id", pyarrow.string()), *track_schema()])
+
+
+def _checked(row: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A row of a frame. Raises ValueError if it lacks what it must have."""
+    needed = ("object_id", "is_present", "size", *(("counts",) if row["is_present"] else ()))
+    if missing := [name for name in needed if row[name] is None]:
+        raise ValueError(f"{file}: a row of frame {row['frame']} has no {missing[0]}")
+    return row
 
 
 def _read_clip(
@@ -93,22 +111,33 @@ def _read_clip(
     found: dict[int, dict[str, Any]] = {}
     scores: dict[int, list[float]] = {}
     for row in sorted(rows, key=lambda row: row["object_id"]):
+        if row["size"] != [height, width]:
+            raise ValueError(
+                f"clip {shown(name)} has frames of [{height}, {width}] and of {row['size']} pixels"
+            )
         blank = {kind: [None] * len(frames) for kind in _OF_FRAMES}
         about = {"video_id": number, "category_id": 1, "iscrowd": 0, "object_id": row["object_id"]}
         annotation = found.setdefault(row["object_id"], about | {"width": width, "height": height} | blank)
         if row["is_present"]:
             at = places[row["frame"]]
+            if annotation["areas"][at] is not None:
+                again = f"object {row['object_id']} twice on frame {row['frame']}"
+                raise ValueError(f"clip {shown(name)} has {again}: is there a copy of a file?")
             annotation["segmentations"][at] = {"size": row["size"], "counts": row["counts"]}
             annotation["bboxes"][at], annotation["areas"][at] = row["bbox"], row["area"]
             scores.setdefault(row["object_id"], []).append(_score(row))
     for object_id, annotation in found.items():
         annotation["score"] = float(np.mean(scores.get(object_id, [0.0])))
+        if math.isnan(annotation["score"]):  # as of what people have drawn
+            del annotation["score"]
     return video, list(found.values())
 
 
 def _score(row: dict[str, Any]) -> float:
-    """As `Track.score`; without a presence the predicted IoU."""
+    """As `Track.score`; without a presence the predicted IoU, NaN without that."""
     presence = row["presence"]
+    if row["iou"] is None:
+        return math.nan
     return row["iou"] if presence is None else row["iou"] / (1 + math.exp(-max(min(presence, 80.0), -80.0)))
 
 
@@ -116,47 +145,78 @@ def youtube_vis_to_table(source: Path, folder: Path) -> tuple[int, int]:
     """Write a folder with a table of tracks, clip by id, of a YouTube-VIS file; returns its clips and masks.
 
     A mask's iou is its object's score; presence and is_prompted are null. A clip's rows are object by object.
-    Raises ValueError if the file cannot be read, lists annotations before videos or has one that is damaged,
-    or if the folder is there already and has something in it.
+    Tables have no categories and no clips without objects: a warning says what was left out. Raises
+    ValueError if the file cannot be read, lists annotations before videos, has two videos of one name or
+    anything that is damaged, or if the folder is there already and has something in it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already: name a new folder for the table")
-    pyarrow = import_pyarrow()
-    schema = pyarrow.schema([("id", pyarrow.string()), *track_schema()])
+    pyarrow, schema = import_pyarrow(), _schema()
     videos: dict[Any, dict[str, Any]] = {}
-    masks = 0
+    clips: set[str] = set()
+    masks = categories = 0
     with (
         aside(folder, is_folder=True) as new,
         pyarrow.parquet.ParquetWriter(new / "tracks.parquet", schema) as writer,
     ):
         for kind, item in json_items(source):
-            if kind == "videos":
-                videos[item["id"]] = item
-            elif kind == "annotations":
-                try:
-                    if item.get("video_id") not in videos:
-                        raise ValueError(
-                            f"no video before it has its video_id, {shown(item.get('video_id'))}"
-                        )
-                    rows = list(_rows_of_object(videos[item["video_id"]], item))
-                    table = pyarrow.Table.from_pylist(rows, schema)
-                except (ValueError, TypeError, LookupError, pyarrow.ArrowException) as error:
-                    raise ValueError(f"{source}, annotation {shown(item.get('id'))}: {error}") from error
-                writer.write_table(table)
-                masks += sum(row["is_present"] for row in rows)
-    return len(videos), masks
+            categories += kind == "categories"
+            if kind not in ("videos", "annotations"):
+                continue
+            try:
+                if kind == "videos":
+                    _take(item, videos)
+                    continue
+                rows = list(_rows_of_object(item, videos))
+                table = pyarrow.Table.from_pylist(rows, schema)
+            except (ValueError, TypeError, AttributeError, OverflowError, pyarrow.ArrowException) as error:
+                which = item.get("id") if isinstance(item, dict) else item
+                raise ValueError(f"{source}, {kind[:-1]} {shown(which)}: {error}") from error
+            writer.write_table(table)
+            masks += sum(row["is_present"] for row in rows)
+            clips |= {row["id"] for row in rows}
+        if len({_name(video) for video in videos.values()}) < len(videos):
+            raise ValueError(f"{source} has two videos of one name, which is a clip's id in a table")
+    if categories > 1 or len(clips) < len(videos):
+        without = len(videos) - len(clips)
+        warnings.warn(
+            f"{source}: tables have no categories; {without} clips without objects were left out",
+            stacklevel=2,
+        )
+    return len(clips), masks
 
 
-def _rows_of_object(video: dict[str, Any], annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    size = [video["height"], video["width"]]
-    nothing = encode_rle(np.zeros(size, bool), compressed=True)
-    for frame, given in enumerate(annotation["segmentations"]):
-        rle = nothing if given is None else convert_rle(given, compressed=True)
+def _take(video: dict[str, Any], videos: dict[Any, dict[str, Any]]) -> None:
+    """Note a video by its id."""
+    if not isinstance(video, dict) or "id" not in video:
+        raise ValueError("it must be an object with an id")
+    if videos.setdefault(video["id"], video) is not video:
+        raise ValueError("another one has its id")
+
+
+def _name(video: dict[str, Any]) -> str:
+    return str(video.get("name", video["id"]))
+
+
+def _rows_of_object(
+    annotation: dict[str, Any], videos: dict[Any, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    if (video := videos.get(annotation.get("video_id"))) is None:
+        raise ValueError(f"no video before it has its video_id, {shown(annotation.get('video_id'))}")
+    size = [read_whole(f"its video's {side}", video.get(side), 1) for side in ("height", "width")]
+    names, masks = video.get("file_names"), annotation.get("segmentations")
+    if not isinstance(names, list) or not isinstance(masks, list) or len(names) != len(masks):
+        raise ValueError("its segmentations must be a list with one for each of its video's file_names")
+    for frame, (name, given) in enumerate(zip(names, masks, strict=True)):
+        nothing = {"size": size, "counts": [math.prod(size)]}
+        rle = convert_rle(nothing if given is None else given, compressed=True)
+        if rle["size"] != size:
+            raise ValueError(f"a mask's size must be the video's, {size}; got {rle['size']}")
         yield {
-            "id": str(video.get("name", video["id"])),
+            "id": _name(video),
             "frame": frame,
-            "name": video["file_names"][frame],
-            "object_id": annotation.get("object_id", annotation["id"]),
+            "name": name,
+            "object_id": annotation.get("object_id", annotation.get("id")),
             "is_present": given is not None,
             "iou": annotation.get("score"),
             "area": rle_area(rle),

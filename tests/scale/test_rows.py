@@ -357,6 +357,63 @@ def test_broken_json_is_a_sentence_and_leaves_nothing(text: str, said: str, tmp_
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_files_without_pictures_and_with_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}
+    for images, said in (
+        ([], "lists no images and no videos"),
+        ([image, image | {"id": 2}], "one file_name"),
+    ):
+        (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": []}))
+        with pytest.raises(ValueError, match=said):
+            coco_to_rows(tmp_path / "a.json", tmp_path / "rows")
+        assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"masks": "text"}, "cannot be read as Parquet"),
+        ({"masks": [1]}, "cannot be read as Parquet"),
+        ({"height": None}, "a mask of image 1 must have"),
+        ({"masks": [{"counts": None}]}, "a mask of image 1 must have"),
+    ],
+    ids=range(4),
+)
+def test_rows_that_others_wrote_are_a_sentence(change: Any, said: str, tmp_path: Path) -> None:
+    mask = {"counts": "04", "bbox": [0, 0, 2, 2], "area": 4, "predicted_iou": 1, "stability": None}
+    row = row_of("a", None, (2, 2), [mask | {"point": None}], 0.0) | {"model": "m", "options": "o"}
+    for each, kept in ((row, 1), (row | {"masks": None}, 0)):  # lists and texts of other types are read
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([each]), tmp_path / "a.parquet")
+        assert rows_to_coco(tmp_path, tmp_path / "a.json") == (1, kept)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | change]), tmp_path / "a.parquet")
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(ValueError, match=said):
+        rows_to_coco(tmp_path, tmp_path / "a.json")
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
+def test_names_that_are_no_text_have_rows(
+    generator: AutomaticMaskGenerator, photos: list[Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "no text \udcff.png"
+    photos[0].rename(odd)
+    damaged = photos[-1].rename(tmp_path / "damaged \udcff.png")
+    done = generate_rows(generator, [odd, damaged], tmp_path / "rows", progress=False)
+    assert (done.photos, list(done.failed)) == (1, [damaged])
+    names = {f"{tmp_path}/{name}" for name in (r"no text \udcff.png", r"damaged \udcff.png")}
+    assert set(read(tmp_path / "rows")) == names
+    assert generate_rows(generator, [odd, damaged], tmp_path / "rows", progress=False).skipped == 2
+
+
+def test_numbers_too_large_for_rows_are_a_sentence(tmp_path: Path) -> None:
+    mask = {"id": 1, "image_id": 1, "segmentation": {"size": [2, 2], "counts": "04"}, "stability_score": 1}
+    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}
+    coco = {"images": [image], "annotations": [mask | {"bbox": [0, 0, 2, 2], "area": 10**30}]}
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match="these are no rows: .*too large"):
+        coco_to_rows(tmp_path / "a.json", tmp_path / "rows")
+
+
 def test_two_rows_of_one_picture_are_noticed(tmp_path: Path) -> None:
     row = row_of("a", None, (2, 2), [], 0.0) | {"model": "m", "options": "o"}
     write_rows(tmp_path, [row], row_schema())

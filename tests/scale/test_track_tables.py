@@ -65,25 +65,32 @@ def test_a_tables_own_file_is_a_clip(tmp_path: Path) -> None:
     assert video["name"] == str(tmp_path / "tracks.parquet")
 
 
+VIDEO = {"id": 1, "height": 2, "width": 2, "file_names": ["a"]}
+ANNOTATION = {"id": 7, "video_id": 1, "segmentations": [{"size": [2, 2], "counts": [1, 3]}]}
+
+
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("videos", "annotations", "said"),
     [
-        (
-            {"videos": [{"id": 2}], "annotations": [{"id": 7, "video_id": 1}]},
-            "annotation 7: no video before it",
-        ),
-        (
-            {
-                "videos": [{"id": 1, "height": 2, "width": 2, "file_names": ["a"]}],
-                "annotations": [{"id": 7, "video_id": 1, "segmentations": [{"size": [2, 2], "counts": [9]}]}],
-            },
-            "annotation 7: .*must sum to",
-        ),
+        ([{"id": 2}], [{"id": 7, "video_id": 1}], "annotation 7: no video before it"),
+        ([5], [], "video 5: .*with an id"),
+        ([{}], [], "video None: .*with an id"),
+        ([{"id": [1]}], [], r"video \[1\]"),
+        ([VIDEO, VIDEO], [], "video 1: another one"),
+        ([VIDEO, VIDEO | {"id": "1"}], [], "two videos of one name"),
+        ([VIDEO], [5], "annotation 5"),
+        ([VIDEO], [ANNOTATION | {"id": 10**30}], "annotation 10+: .*too large"),
+        ([VIDEO], [ANNOTATION | {"segmentations": None}], "annotation 7: .*one for each"),
+        ([VIDEO | {"file_names": []}], [ANNOTATION], "annotation 7: .*one for each"),
+        ([VIDEO | {"height": 3}], [ANNOTATION], "annotation 7: .*size must be the video's"),
+        ([VIDEO], [ANNOTATION | {"segmentations": [{"size": [2, 2], "counts": [9]}]}], "must sum to"),
     ],
-    ids=["video", "mask"],
+    ids=range(12),
 )
-def test_damaged_youtube_vis_is_a_sentence(values: Any, said: str, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "a.json").write_text(json.dumps(values))
+def test_damaged_youtube_vis_is_a_sentence(
+    videos: Any, annotations: Any, said: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"videos": videos, "annotations": annotations}))
     assert main(["collect", str(tmp_path / "a.json"), str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert re.search(said, error)
@@ -94,4 +101,42 @@ def test_rows_of_a_clip_that_are_apart_are_noticed(tmp_path: Path, capsys: Any) 
     write(tmp_path / "a.parquet", rows_of("cats", 1, 1) + rows_of("dogs", 1, 1) + rows_of("cats", 1, 1))
     assert main(["collect", str(tmp_path / "a.parquet"), str(tmp_path / "a.json")]) == 1
     assert "the rows of clip 'cats' are not together" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_what_people_have_drawn_has_no_score_and_clips_without_objects_are_told_of(
+    tmp_path: Path, capsys: Any
+) -> None:
+    first, table, second = (str(tmp_path / name) for name in ("1.json", "rows", "2.json"))
+    large = {"id": 2, "name": "large", "height": 10**6, "width": 10**6, "file_names": ["b"]}
+    hidden = {"id": 8, "video_id": 2, "segmentations": [None], "score": 0.5}
+    given = {"videos": [VIDEO, large, VIDEO | {"id": 3}], "annotations": [ANNOTATION, hidden]}
+    Path(first).write_text(json.dumps(given))
+    assert main(["collect", first, table]) == 0
+    told = capsys.readouterr()
+    assert "1 clips without objects were left out" in told.err
+    assert "1 mask of 2 clips" in told.out
+    assert main(["collect", table, second]) == 0
+    drawn, other = json.loads(Path(second).read_text())["annotations"]
+    assert drawn["areas"] == [3]
+    assert "score" not in drawn
+    assert (other["areas"], other["score"]) == ([None], 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"size": None}, "a row of frame 2 has no size"),
+        ({"object_id": None}, "a row of frame 2 has no object_id"),
+        ({"counts": None}, "a row of frame 2 has no counts"),
+        ({"size": [3, 3]}, r"frames of \[9, 12\] and of \[3, 3\]"),
+        ({"frame": 0}, "object 1 twice on frame 0"),
+    ],
+    ids=range(5),
+)
+def test_tables_that_are_damaged_are_a_sentence(change: Any, said: str, tmp_path: Path, capsys: Any) -> None:
+    first, _, second, _ = rows_of("cats", 2, 2)
+    write(tmp_path / "a.parquet", [first, second | change])
+    assert main(["collect", str(tmp_path / "a.parquet"), str(tmp_path / "a.json")]) == 1
+    assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "a.json").exists()
