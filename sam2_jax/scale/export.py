@@ -17,7 +17,7 @@ from sam2_jax.checkpoint import names
 from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.checks import did_you_mean, shown
 from sam2_jax.image.model import Sam2Model
-from sam2_jax.json_files import to_json
+from sam2_jax.json_files import read_json_object, to_json
 from sam2_jax.model.sam2 import Sam2
 from sam2_jax.scale.programs import ExportedProgram, programs_of
 from sam2_jax.video.model import Sam2VideoModel
@@ -75,9 +75,21 @@ def export_model(
 
 
 def check_target(folder: Path) -> None:
-    """Raise ValueError for a folder that has something in it and is no export."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_FILE).exists():
-        raise ValueError(f"{folder} has something else in it: name a new folder for the export")
+    """Raise ValueError for a folder with anything but an export in it, which would be lost."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := there and there - _files_of(folder):
+        raise ValueError(
+            f"{folder} has something else in it, {shown(min(others))}: name a new folder for the export"
+        )
+
+
+def _files_of(folder: Path) -> set[str]:
+    """What the export that a folder is has in it; nothing if it is none."""
+    try:
+        files = {about["file"] for about in read_json_object(folder / MANIFEST_FILE)["programs"].values()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return set()
+    return files | {MANIFEST_FILE, LOADER_FILE, WEIGHTS_FILE, "__pycache__"}  # LOADER_FILE was imported
 
 
 def _export(

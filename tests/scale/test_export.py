@@ -20,7 +20,7 @@ from tolerances import assert_close
 
 from sam2_jax.commands import main
 from sam2_jax.image.clicks import decode_clicks
-from sam2_jax.scale.export import MANIFEST_FILE, export_model
+from sam2_jax.scale.export import MANIFEST_FILE, check_target, export_model
 from sam2_jax.scale.programs import programs_of
 
 EMBEDDINGS = ("fine", "middle", "coarse")
@@ -242,6 +242,23 @@ def test_the_command_writes_a_folder_whole_or_not_at_all(tmp_path: Path, capsys:
         assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
     assert (out / "frame_remember.stablehlo").exists()
+
+
+def test_a_folder_that_holds_more_than_an_export_is_left_alone(tmp_path: Path) -> None:
+    own, page = tmp_path / "own", tmp_path / "page"
+    (own / "__pycache__").mkdir(parents=True)
+    (own / MANIFEST_FILE).write_text('{"programs": {"a": {"file": "a.stablehlo"}}}')
+    for name in ("a.stablehlo", "load.py", "weights.safetensors"):
+        (own / name).touch()
+    check_target(own)
+    (own / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"something else in it, 'notes.txt'"):
+        check_target(own)
+    page.mkdir()
+    check_target(page)
+    (page / MANIFEST_FILE).write_text('{"name": "an extension of a browser"}')
+    with pytest.raises(ValueError, match=r"something else in it, 'manifest.json'"):
+        check_target(page)
 
 
 def test_onnx_gives_the_same_masks(tmp_path: Path) -> None:
