@@ -1,7 +1,7 @@
 """JSON files: read with one sentence for whatever can be wrong with them, written in transformers' style."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +56,15 @@ def json_text(value: Any, indent: int | None = None) -> str:
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
     """Write an object, whole or not at all. Raises ValueError if it cannot be written."""
     write_text(Path(path), to_json(values))
+
+
+def write_lists(path: Path, info: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
+    """Fill a file with an object of `info` and lists that need not fit the memory, an item on each line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{{"info": {json_text(info)}')
+        for name, items in lists.items():
+            file.write(f",\n{json_text(name)}: [")
+            for i, item in enumerate(items):
+                file.write((",\n" if i else "") + json_text(item))
+            file.write("]")
+        file.write("}\n")

@@ -1,6 +1,5 @@
 """What the page has found, as files: masks, overlays, label maps, COCO, and the outputs of `track`."""
 
-import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from sam2_jax.clips.results import targets, write_results
 from sam2_jax.clips.tracks import Track, TrackedFrame
 from sam2_jax.demo.media import Medium
 from sam2_jax.demo.messages import check_mask, read_objects
+from sam2_jax.image.coco import coco_annotation
+from sam2_jax.json_files import write_lists
 from sam2_jax.processing.drawing import Drawn, overlay
-from sam2_jax.processing.rle import rle_area, rle_bounding_box
 
 # A logit that is as good as certain: the person says that the object is there.
 _PRESENT = 80.0
@@ -70,7 +70,9 @@ def export(folder: Path, medium: Medium, format_: str, objects: list[Exported]) 
 
 
 def _stem(medium: Medium) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(medium.name).stem)[:_LONGEST_NAME] or "medium"
+    """The medium's name as part of files' names, of which ".." is none."""
+    name = re.sub(r"[^\w.-]+", "_", Path(medium.name).stem).strip(".")
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "medium"
 
 
 def _tracked(medium: Medium, objects: list[Exported]) -> list[TrackedFrame]:
@@ -139,23 +141,12 @@ def _coco(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
     annotations: list[dict[str, Any]] = []
     for each in objects:
         for t, track in sorted(each.masks.items()):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": t + 1,
-                    "category_id": categories[each.name],
-                    "object_id": each.id,
-                    "segmentation": track.rle,
-                    "area": rle_area(track.rle),
-                    "bbox": list(rle_bounding_box(track.rle)),
-                    "iscrowd": 0,
-                    "score": track.iou,
-                }
-            )
+            about = coco_annotation(len(annotations) + 1, t + 1, track.rle, categories[each.name])
+            annotations.append(about | {"object_id": each.id, "score": track.iou})
     target = folder / f"{_stem(medium)}_coco.json"
     listed = [{"id": i, "name": name} for name, i in categories.items()]
-    written = {"images": images, "annotations": annotations, "categories": listed}
-    target.write_text(json.dumps(written), encoding="utf-8")
+    lists = {"images": images, "annotations": annotations, "categories": listed}
+    write_lists(target, {"description": "masks found by sam2_jax"}, lists)
     return target
 
 
@@ -164,7 +155,6 @@ FORMATS: dict[str, Callable[[Path, Medium, list[Exported]], Path]] = {
     "overlay": _overlay,
     "coco": _coco,
     "labels": _of_track("masks", "labels"),
-    "palette": _of_track("masks", "labels"),
     "vis": _of_track("json", "tracks"),
     "video": _of_track("video", "overlay"),
 }

@@ -15,7 +15,7 @@ import numpy as np
 from sam2_jax.atomic import check_writable
 from sam2_jax.image.automatic import AutomaticMaskGenerator, GeneratedMask
 from sam2_jax.image.batch import read_readers
-from sam2_jax.image.coco import gather
+from sam2_jax.image.coco import coco_annotation, gather
 from sam2_jax.image.made_of import made_of
 from sam2_jax.image.photo_results import Photo, PhotoResults
 from sam2_jax.processing.read_ahead import Stopwatch, read_ahead
@@ -197,7 +197,5 @@ class _Writer:
 
 
 def _annotation(found: GeneratedMask, number: int) -> dict[str, Any]:
-    """The generator's record as COCO's annotation, whose box has the last pixel inside."""
-    of_coco = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "label": number}
-    x, y, width, height = map(int, found.bbox)
-    return found.record("coco_rle") | of_coco | {"bbox": [x, y, width + 1, height + 1]}
+    """The generator's record as COCO's annotation, and its value in the label map."""
+    return found.record("coco_rle") | coco_annotation(number, 1, found.rle) | {"label": number}

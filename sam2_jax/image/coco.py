@@ -4,24 +4,33 @@ A file is written line by line, what it was made of first, so that it can be rec
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sam2_jax.atomic import write_together
-from sam2_jax.json_files import json_text
+from sam2_jax.json_files import write_lists
+from sam2_jax.processing.rle import rle_area, rle_bounding_box
 
 ANNOTATIONS_FILE = "annotations.json"
 """The annotations of all photos of a folder."""
 
+CATEGORIES = ({"id": 1, "name": "object"},)
+"""Of masks that nobody has named."""
+
 _DESCRIPTION = "masks found by sam2_jax; label is a mask's value in the photo's label map"
+
+
+def coco_annotation(number: int, image: int, rle: dict[str, Any], category: int = 1) -> dict[str, Any]:
+    """An annotation of a mask, of compressed run lengths, as COCO has it: a box has the last pixel inside."""
+    about = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0, "segmentation": rle}
+    return about | {"area": rle_area(rle), "bbox": list(rle_bounding_box(rle))}
 
 
 def write_record(path: Path, made_of: dict[str, Any], image: dict[str, Any], annotations: list[Any]) -> None:
     """Write one photo's annotations. made_of goes into `info`, beside what the file is."""
     info = {"description": _DESCRIPTION} | made_of
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(_lines(info, [image], annotations))
+    write_lists(path, info, {"images": [image], "annotations": annotations, "categories": CATEGORIES})
 
 
 def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -67,8 +76,8 @@ def gather(folder: Path) -> int:
 
     def write(path: Path) -> None:
         info = {"description": _DESCRIPTION, "made_with": kinds}
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(_lines(info, images, annotations()))
+        lists = {"images": images, "annotations": annotations(), "categories": CATEGORIES}
+        write_lists(path, info, lists)
 
     write_together({folder / ANNOTATIONS_FILE: write})
     return len(kinds)
@@ -91,20 +100,3 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return record if is_record else None
-
-
-def _lines(
-    info: dict[str, Any], images: Iterable[dict[str, Any]], annotations: Iterable[dict[str, Any]]
-) -> Iterator[str]:
-    yield f'{{"info": {json_text(info)},\n"images": ['
-    yield from _items(images)
-    yield '],\n"annotations": [\n'
-    yield from _items(annotations)
-    yield '],\n"categories": [{"id": 1, "name": "object"}]}\n'
-
-
-def _items(values: Iterable[dict[str, Any]]) -> Iterator[str]:
-    between = ""
-    for value in values:
-        yield between + json_text(value)
-        between = ",\n"

@@ -14,7 +14,8 @@ import numpy as np
 
 from sam2_jax.atomic import aside
 from sam2_jax.checks import read_whole, shown
-from sam2_jax.json_files import json_text
+from sam2_jax.image.coco import CATEGORIES
+from sam2_jax.json_files import write_lists
 from sam2_jax.processing.polygons import polygons_to_mask
 from sam2_jax.processing.rle import convert_rle, encode_rle, rle_area, rle_bounding_box
 from sam2_jax.scale.json_lists import json_items
@@ -67,19 +68,10 @@ def rows_to_coco(place: Path, target: Path) -> tuple[int, int]:
                 counted["masks"] += 1
                 yield _annotation(mask, counted["masks"], number, (row["height"], row["width"]))
 
-    with aside(target) as path, path.open("w", encoding="utf-8") as file:
-        info = {"description": "masks found by sam2_jax", "made_with": kinds}
-        file.write(f'{{"info": {json_text(info)}')
-        for name, items in (
-            ("images", images(False)),
-            ("failed", images(True)),
-            ("annotations", annotations()),
-        ):
-            file.write(f',\n"{name}": [\n')
-            for i, item in enumerate(items):
-                file.write((",\n" if i else "") + json_text(item))
-            file.write("]")
-        file.write(',\n"categories": [{"id": 1, "name": "object"}]}\n')
+    info = {"description": "masks found by sam2_jax", "made_with": kinds}
+    lists = {"images": images(False), "failed": images(True), "annotations": annotations()}
+    with aside(target) as path:
+        write_lists(path, info, lists | {"categories": CATEGORIES})
     return counted["images"], counted["masks"]
 
 
