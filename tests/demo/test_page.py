@@ -421,6 +421,46 @@ def test_a_clip_is_tracked_corrected_and_written(open_page: Any, tmp_path: Path)
     expect(_button(page, "Play")).to_have_attribute("aria-pressed", "false")
 
 
+_TOLD = """async () => {
+  const state = await import("/static/state.js");
+  const { toTrack } = await import("/static/jobs.js");
+  const mask = (counts) => ({ mask: { size: [2, 2], counts }, score: 1 });
+  const removed = (document, frame, seen) => {
+    const prompts = state.withClick(state.selectedObject(document), frame, [1, 1], 0);
+    prompts.answer = { masks: [mask(seen)], keys: ["k"], best: 0 };
+    return state.prompt(document, frame, prompts);
+  };
+  const found = state.select(state.withFound(state.emptyDocument, 2, [mask("found")]), 1);
+  const tracked = state.withTracked(found, 5, [{ id: 1, ...mask("tracked") }]);
+  const corrected = removed(removed(tracked, 5, "corrected"), 5, "again");
+  const told = (document, direction) =>
+    toTrack(document, direction)[0].prompts.map(({ frame, mask, labels }) => [frame, mask?.counts ?? labels]);
+  return [
+    told(found, "forward"), told(removed(found, 2, "changed"), "forward"),
+    told(corrected, "forward"), told(corrected, "backward"),
+  ];
+}"""
+
+
+def test_tracking_begins_from_the_masks_that_are_seen(open_page: Any) -> None:
+    assert open_page().page.evaluate(_TOLD) == [
+        [[2, "found"]],
+        [[2, "changed"]],
+        [[2, "found"], [5, [0, 0]]],
+        [[2, "found"], [5, "again"]],
+    ]
+
+
+def test_a_connection_that_is_lost_is_a_sentence(open_page: Any) -> None:
+    lost = """async () => {
+      const { track } = await import("/static/server.js");
+      const body = new ReadableStream({ start: (lines) => lines.error(new TypeError("network error")) });
+      window.fetch = async () => new Response(body);
+      try { for await (const _ of track("id", {})); } catch (error) { return error.message; }
+    }"""
+    assert open_page().page.evaluate(lost).startswith("The server does not answer.")
+
+
 def test_work_survives_a_reload_and_a_server_that_forgets(
     open_page: Any, server: tuple[str, Any], tmp_path: Path
 ) -> None:

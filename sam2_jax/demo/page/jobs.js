@@ -2,9 +2,10 @@
 // stopped; what has come by then stays.
 
 import * as server from "./server.js";
-import { framesOf, maskOn, withFound, withTracked } from "./state.js";
+import { framesOf, maskOn, takenCandidate, withFound, withTracked } from "./state.js";
 
 const POINTS_PER_SIDE = 16;
+const MOST_OBJECTS = 255; // the largest number of a label map, and so the server's; an object's own may be larger
 
 export class Jobs {
   running = null; // {name, medium, progress from 0 to 1 or null, stop}
@@ -31,14 +32,14 @@ export class Jobs {
 
   /** direction: "forward" or "backward" from the prompts, or "both". */
   track(direction) {
-    const objects = toTrack(this.#app.document);
+    const objects = toTrack(this.#app.document, direction);
     if (objects.length === 0) return this.#app.say("Nothing to track yet: click on an object first.");
     return this.#run("Tracking", async (signal, progress) => {
       const { medium, frame } = this.#app;
       this.#app.edit((document) => ({ ...document, frame }));
       let frames = 0;
       let following = frame;
-      // Sent as 1, 2, ...: the server's numbers end at 255, an object's own may not.
+      // Sent as 1, 2, ...: an object's own number may be too large for the server.
       const ids = objects.map(({ id }) => id);
       const numbered = objects.map(({ prompts }, index) => ({ id: index + 1, prompts }));
       for await (const line of server.track(medium.id, { objects: numbered, direction }, signal)) {
@@ -91,27 +92,31 @@ export class Jobs {
 
 const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Objects with what they are to be tracked by: all prompts, or else the first mask that was found. */
-function toTrack(document) {
+/** The objects that are shown, with what they are to be tracked by: all prompts, and a mask that was found. */
+export function toTrack(document, direction) {
   return document.objects
     .filter(({ visible }) => visible)
-    .map((object) => ({ id: object.id, prompts: trackingPrompts(object) }))
+    .map((object) => ({ id: object.id, prompts: trackingPrompts(object, direction) }))
     .filter(({ prompts }) => prompts.length > 0);
 }
 
-function trackingPrompts(object) {
-  const prompts = Object.entries(object.prompts).map(([frame, { points, labels, box, chosen, answer }]) => {
+function trackingPrompts({ prompts, found }, direction) {
+  const base = found && !prompts[found.frame] ? [found] : [];
+  const frames = [...Object.keys(prompts).map(Number), ...base.map(({ frame }) => frame)];
+  const first = direction === "backward" ? Math.max(...frames) : Math.min(...frames);
+  const told = Object.entries(prompts).map(([key, { points, labels, box, chosen, answer, refines }]) => {
+    const frame = Number(key);
     const byHand = chosen !== null && chosen !== answer.best;
-    return { frame: Number(frame), ...(byHand ? { mask: answer.masks[chosen].mask } : { points, labels, box }) };
+    // Where tracking begins, clicks that changed a mask do not say by themselves what the object is.
+    const mask = answer && (byHand || (refines && frame === first)) && answer.masks[takenCandidate({ answer, chosen })].mask;
+    return { frame, ...(mask ? { mask } : { points, labels, box }) };
   });
-  if (prompts.length > 0 || !object.found) return prompts;
-  const [frame] = framesOf(object);
-  return [{ frame, mask: object.masks[frame].mask }];
+  return [...base, ...told];
 }
 
 /** The objects that are shown, with all their masks and scores by frame. */
 function toExport(document) {
-  return document.objects
+  const objects = document.objects
     .filter(({ visible }) => visible)
     .map((object) => {
       const { id, name, color } = object;
@@ -121,6 +126,8 @@ function toExport(document) {
       return { id, name, color, masks, scores };
     })
     .filter(({ masks }) => Object.keys(masks).length > 0);
+  const fit = objects.every(({ id }) => id <= MOST_OBJECTS);
+  return fit ? objects : objects.map((object, index) => ({ ...object, id: index + 1 }));
 }
 
 function download(blob, name) {

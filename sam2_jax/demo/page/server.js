@@ -3,6 +3,8 @@
 
 const token = new URLSearchParams(location.search).get("token");
 
+const SILENT = "The server does not answer. If it was stopped, start it again; your work is kept here.";
+
 /** The server's answer to what it will not or cannot do. dropped: the medium is no longer there. */
 export class Refusal extends Error {
   constructor(sentence, status = 0) {
@@ -22,7 +24,7 @@ async function request(path, options = {}) {
     response = await fetch(`api/${path}`, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer. If it was stopped, start it again; your work is kept here.");
+    throw new Refusal(SILENT);
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
@@ -49,7 +51,10 @@ async function* lines(path, body, signal) {
 
 async function* chunks(stream) {
   const reader = stream.getReader();
-  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) yield piece.value;
+  const next = () => reader.read().catch((error) => {
+    throw error.name === "AbortError" ? error : new Refusal(SILENT);
+  });
+  for (let piece = await next(); !piece.done; piece = await next()) yield piece.value;
 }
 
 function checked(line) {

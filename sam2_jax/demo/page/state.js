@@ -2,9 +2,11 @@
 //
 // document: objects, the id of the selected one, how many were ever made, and the frame that the last edit was on.
 // object:   id, name, color, visible; its prompts by frame; and by frame masks that no prompt made directly, found
-//           by tracking or by "everything". A mask comes as {mask: run lengths, score}.
+//           by tracking or by "everything". A mask comes as {mask: run lengths, score}. `found`, where "everything"
+//           found it: {frame, mask}.
 // prompts:  points [x, y], labels (1 is on the object, 0 off it), a box or null, `previous` (what the network refines:
-//           a key of the server's, or run lengths) and `chosen`, the candidate taken by hand.
+//           a key of the server's, or run lengths), `refines`, whether the first click changed a mask that was there,
+//           and `chosen`, the candidate taken by hand.
 //           `answer` is the server's, noted once when it comes: it follows from the rest, so it is no edit.
 
 const COLORS = [
@@ -14,7 +16,7 @@ const COLORS = [
 const EDITS_KEPT = 300;
 
 export const emptyDocument = { objects: [], selected: null, made: 0, frame: 0 };
-const noPrompts = { points: [], labels: [], box: null, previous: null, chosen: null, answer: null };
+const noPrompts = { points: [], labels: [], box: null, previous: null, refines: false, chosen: null, answer: null };
 
 // ---- looking at a document
 
@@ -47,7 +49,8 @@ export function withClick(object, frame, point, label) {
   const before = object?.prompts[frame] ?? noPrompts;
   const { points, labels, box } = before;
   const previous = object?.masks[frame]?.mask ?? before.answer?.keys[takenCandidate(before)] ?? null;
-  return { ...noPrompts, box, previous, points: [...points, point], labels: [...labels, label] };
+  const refines = before.refines || Boolean(object?.masks[frame] && points.length === 0 && !box);
+  return { ...noPrompts, box, previous, refines, points: [...points, point], labels: [...labels, label] };
 }
 
 /** The same with a box in place of the box before. */
@@ -99,7 +102,7 @@ export function withFound(document, frame, masks) {
   const kept = document.objects.filter((object) => !object.found || hasPrompts(object));
   const found = masks.reduce((result, found) => {
     const { objects, ...rest } = newObject(result);
-    const object = { ...objects.at(-1), found: true, masks: { [frame]: found } };
+    const object = { ...objects.at(-1), found: { frame, mask: found.mask }, masks: { [frame]: found } };
     return { ...rest, objects: [...objects.slice(0, -1), object] };
   }, { ...document, objects: kept });
   return { ...found, frame, selected: selectedObject({ ...document, objects: kept })?.id ?? null };
