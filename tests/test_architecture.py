@@ -32,7 +32,7 @@ MAY_IMPORT = {
         *(*_FILES, "devices", "progress", "config", "model", "checkpoint"),
         *("processing", "image", "video", "clips"),
     },
-    "demo": {"checks", "processing", "image", "video", "clips"},
+    "demo": {"checks", "json_files", "processing", "image", "video", "clips"},
     "training": {*_FILES, "progress", "config", "model", "checkpoint", "processing", "image", "video"},
     "commands": {
         *(*_FILES, "devices", "config", "model", "checkpoint", "processing"),

@@ -1,5 +1,6 @@
 """`KeptTracks`: what was tracked of clips; what a correction leaves as it was is not tracked again."""
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,15 +19,19 @@ _EVERY = 16
 _SESSIONS_BYTES = 2**28
 """Of one clip: above it every second session goes, and they are saved half as often."""
 _BYTES = 2**30
-_ROW_BYTES = 2**11
+_MASK_BYTES = 2**9
+"""Of an object on a frame, beside its run lengths."""
+
+Step = tuple[int, int, list[Any]]
+"""A frame of a pass, and what is said of objects on it."""
 
 
 @dataclass(eq=False)
 class _Tracked:
-    """Rows, how they came about, and sessions by the number of rows that they come after."""
+    """Rows, the steps of their passes, and sessions by the number of rows that they come after."""
 
     folder: Path
-    passes: Passes | None = None
+    steps: list[Step] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     sessions: dict[int, Path] = field(default_factory=dict)
     every: int = field(default_factory=lambda: _EVERY)
@@ -34,6 +39,19 @@ class _Tracked:
     @property
     def session_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.sessions.values())
+
+    @property
+    def bytes(self) -> int:
+        """About how many, in files and in memory."""
+        masks = (_MASK_BYTES + len(track.rle["counts"]) for row in self.rows for track in row.found.tracks)
+        return self.session_bytes + sum(masks)
+
+    def unchanged(self, steps: list[Step]) -> int:
+        """How many rows, from the first on, come about as before."""
+        for count, (row, old, new) in enumerate(zip(self.rows, self.steps, steps, strict=False)):
+            if old != new or (row.which_pass, row.found.t) != new[:2]:
+                return count
+        return min(len(self.rows), len(steps))
 
     def cut(self, count: int) -> int:
         """Forget all after the latest session within so many rows; returns after how many that one is."""
@@ -48,7 +66,11 @@ class _Tracked:
         if len(self.rows) - max(self.sessions, default=0) < self.every or tracker.waiting:
             return
         path = self.folder / f"{len(self.rows)}.npz"
-        tracker.save(path)
+        try:
+            tracker.save(path)
+        except ValueError:  # the disk is full: a correction will take longer
+            self.every *= 2
+            return
         self.sessions[len(self.rows)] = path
         while self.session_bytes > _SESSIONS_BYTES:
             self.every *= 2
@@ -75,8 +97,9 @@ class KeptTracks:
         """
         found = self._kept.take(key) or _Tracked(Path(tempfile.mkdtemp(dir=self._folder)))
         try:
-            count = found.cut(_unchanged(found, passes))
-            found.passes = passes
+            steps = _steps(passes)
+            count = found.cut(found.unchanged(steps))
+            found.steps = steps
             yield from found.rows[:count]
             last = None
             if count:
@@ -87,32 +110,28 @@ class KeptTracks:
                     found.add(row, tracker)
                 yield row
         finally:
-            self._kept.put(key, found, found.session_bytes + _ROW_BYTES * len(found.rows))
+            self._kept.put(key, found, found.bytes)
 
     def drop_idle(self, seconds: float) -> None:
         """Let those go that nobody has asked for so long."""
         self._kept.drop_idle(seconds)
 
 
-def _unchanged(before: _Tracked, passes: Passes) -> int:
-    """How many rows, from the first on, come about as before."""
-    steps = ((which, t) for which, frames in enumerate(passes.ranges) for t in frames)
-    for count, (row, step) in enumerate(zip(before.rows, steps, strict=False)):
-        assert before.passes is not None
-        is_same = (row.which_pass, row.found.t) == step
-        if not is_same or _given(before.passes, *step) != _given(passes, *step):
-            return count
-    return min(len(before.rows), passes.total)
+def _steps(passes: Passes) -> list[Step]:
+    """The frames of all passes in turn, and what is said of objects on each, to be compared."""
 
+    def said(which: int, t: int) -> list[Any]:
+        return [
+            (are_first, _comparable(prompt))
+            for are_first in (True, False)
+            for prompt in passes.prompts(which, t, are_first=are_first)
+        ]
 
-def _given(passes: Passes, which: int, t: int) -> list[list[Any]]:
-    """What is said of objects on a frame, in values that can be compared."""
-    return [
-        [_comparable(prompt) for prompt in passes.prompts(which, t, are_first=are_first)]
-        for are_first in (True, False)
-    ]
+    return [(which, t, said(which, t)) for which, frames in enumerate(passes.ranges) for t in frames]
 
 
 def _comparable(prompt: Prompt) -> tuple[Any, ...]:
+    """A prompt without its mask, which takes much memory, and what that can be recognised by."""
     mask = prompt.mask
-    return replace(prompt, mask=None), None if mask is None else (mask.shape, mask.tobytes())
+    known = None if mask is None else (mask.shape, hashlib.sha256(mask.tobytes()).digest())
+    return replace(prompt, mask=None), known

@@ -18,6 +18,8 @@ MOST_POINTS_PER_SIDE = 64
 """Of the grid of clicks that finds everything."""
 MOST_TRACKED = 64
 """Objects at once."""
+MOST_MASK_PIXELS = 2**30
+"""Of all masks that are prompts, which are drawn before the first is used; their run lengths are short."""
 
 _DIRECTIONS = {"forward": "forward", "backward": "reverse", "both": "both"}
 
@@ -93,6 +95,7 @@ def read_track(values: dict[str, Any], medium: Medium) -> tuple[list[Prompt], st
     if len(objects) > MOST_TRACKED:
         raise ValueError(f"{MOST_TRACKED} objects at most are tracked at once; got {len(objects)}")
     found: dict[tuple[int, int], Prompt] = {}
+    pixels = 0
     for id_, each in objects:
         prompts = each.get("prompts")
         if not isinstance(prompts, list) or not prompts:
@@ -101,6 +104,9 @@ def read_track(values: dict[str, Any], medium: Medium) -> tuple[list[Prompt], st
             if not isinstance(prompt, dict):
                 raise ValueError(f"object {id_}: a prompt must be an object; got {shown(prompt)}")
             read = _read_prompt(id_, prompt, medium)
+            pixels += 0 if read.mask is None else read.mask.size
+            if pixels > MOST_MASK_PIXELS:
+                raise ValueError(f"masks may have {MOST_MASK_PIXELS:,} pixels in all: give fewer of them")
             if found.setdefault((id_, read.t), read) is not read:
                 raise ValueError(f"object {id_} must have one prompt for each frame; got two for {read.t}")
     return list(found.values()), _DIRECTIONS[direction]

@@ -44,6 +44,7 @@ _MESSAGE_BYTES = 2**20
 # Of a message that may hold masks of many frames.
 _MASKS_BYTES = 2**26
 _CLIENT = "sam2_jax_client"
+_FAILED = "the server failed at this; what it said is in its terminal"
 # Media that are read at once; each may take a gigabyte for a moment.
 _READERS = 2
 _WRITERS = 2
@@ -58,8 +59,8 @@ class Limits:
     long a client may let wait for the next piece of what it sends.
     """
 
+    pixels: int
     bytes: int = 2**28
-    pixels: int = 100_000_000
     media_bytes: int = 2**31
     idle_seconds: float = 1800.0
     chunk_seconds: float = 30.0
@@ -234,7 +235,7 @@ class Demo:
             except (ValueError, BusyError) as error:
                 yield _line({"error": str(error)})
             except Exception:
-                yield _line({"error": "the server failed at this; what it said is in its terminal"})
+                yield _line({"error": _FAILED})
                 raise
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
@@ -309,7 +310,9 @@ async def _refused(request: Request, error: Exception) -> Response:
         return refusal(429, str(error))
     if isinstance(error, ClientDisconnect):
         return refusal(499, "the client is gone")  # to nobody
-    return refusal(400, str(error))
+    if isinstance(error, OSError):  # a full disk, for one
+        return refusal(507, f"the server cannot keep this: {error.strerror or error}")
+    return refusal(400, str(error)) if isinstance(error, ValueError) else refusal(500, _FAILED)
 
 
 def create_app(demo: Demo, hosts: Any, token: str | None) -> Starlette:
@@ -334,6 +337,8 @@ def create_app(demo: Demo, hosts: Any, token: str | None) -> Starlette:
         ValueError: _refused,
         BusyError: _refused,
         ClientDisconnect: _refused,
+        OSError: _refused,
+        Exception: _refused,  # and then it is raised again
     }
     return Starlette(
         routes=routes,

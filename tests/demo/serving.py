@@ -24,7 +24,7 @@ def served(
     from sam2_jax.demo.segmenter import Models
     from sam2_jax.demo.server import Demo, Limits, create_app
 
-    taken = Limits(**limits)
+    taken = Limits(**{"pixels": 100_000_000} | limits)
     opened = Media(taken.pixels, taken.media_bytes)
     for path in media:
         opened.open(path)

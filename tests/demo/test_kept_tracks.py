@@ -13,7 +13,9 @@ from small_video import small_clip, small_video_model
 from sam2_jax.clips.reading import open_clip
 from sam2_jax.clips.tracking import Passes, Prompt, tracked
 from sam2_jax.demo import kept_tracks
+from sam2_jax.demo.caches import Bounded
 from sam2_jax.demo.kept_tracks import KeptTracks
+from sam2_jax.video.tracker import VideoTracker
 
 COUNT = 8
 FIRST = Prompt(1, 1, ((14.0, 30.0),), (1,))
@@ -130,3 +132,23 @@ def test_sessions_are_bounded(
     monkeypatch.setattr(kept_tracks, "_SESSIONS_BYTES", 0)
     _assert_same(asked([SECOND], "forward"), _fresh(clip_path, [SECOND], "forward"))
     assert list(tmp_path.glob("*/*.npz")) == []
+
+
+def test_what_cannot_be_saved_is_tracked_all_the_same(
+    clip_path: Path, asked: Callable[..., list[Any]], anew: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise ValueError("cannot write 2.npz: No space left on device")
+
+    monkeypatch.setattr(VideoTracker, "save", full)
+    for _ in range(2):
+        _assert_same(asked([FIRST], "forward"), _fresh(clip_path, [FIRST], "forward"))
+    assert anew == 2 * list(range(1, COUNT))
+
+
+def test_many_masks_are_counted(asked: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[float] = []
+    monkeypatch.setattr(Bounded, "put", lambda self, key, value, size: sizes.append(size))
+    asked([FIRST], "forward")
+    asked([FIRST, Prompt(1, 2, box=(10, 18, 34, 42))], "forward")
+    assert sizes[1] > 1.8 * sizes[0] > 1.8 * kept_tracks._MASK_BYTES * (COUNT - 1)

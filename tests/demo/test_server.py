@@ -27,6 +27,7 @@ from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE
 from sam2_jax.clips.reading import open_clip
 from sam2_jax.clips.sample import SampleFrames
 from sam2_jax.clips.tracking import Passes, Prompt, tracked
+from sam2_jax.demo.media import Media
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
 httpx = pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
@@ -283,7 +284,7 @@ def test_the_outputs_of_track_are_there(client: Any, clip: str, found: Any) -> N
     assert [each["id"] for each in vis["annotations"]] == [3, 7]
     assert vis["annotations"][1]["segmentations"][3] == found[1]["masks"]["3"]
 
-    _, content = _exported(client, clip, "palette", found)
+    _, content = _exported(client, clip, "labels", found)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.namelist() == [f"{t:05}.png" for t in range(4)]
         labels = np.array(Image.open(io.BytesIO(archive.read("00003.png"))))
@@ -357,6 +358,37 @@ def test_uploads_are_upright_and_of_every_kind(client: Any, clip_file: Path) -> 
     assert (moving["kind"], moving["frames"]) == ("video", 4)
 
 
+@pytest.mark.parametrize("name", ["..", "a/..", "\U00020000" * 120 + ".png"], ids=["up", "to up", "long"])
+def test_files_are_named_by_media_of_any_name(client: Any, name: str) -> None:
+    given = _png(Image.new("RGB", (8, 8)))
+    medium = client.post("/api/media", params={"name": name}, content=given).json()
+    objects = [{"id": 1, "masks": {"0": {"size": [8, 8], "counts": [0, 64]}}}]
+    for format_ in ("masks", "overlay", "coco", "labels", "vis", "video"):
+        path = f"/api/media/{medium['id']}/export"
+        answer = client.post(path, json={"format": format_, "objects": objects})
+        assert answer.status_code == 200, answer.text
+        assert "filename" in answer.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(28, "No space left on device"), 507, "No space left"),
+        (RuntimeError("?"), 500, "its terminal"),
+    ],
+    ids=["full disk", "bug"],
+)
+def test_what_the_server_fails_at_is_a_sentence(
+    client: Any, error: Exception, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Media, "take", fail)
+    last = {"Connection": "close"}  # of which a server that failed thinks no more
+    _refused(client.post("/api/media?name=x.png", content=b"x", headers=last), status, said)
+
+
 def test_what_is_no_picture_is_said(client: Any) -> None:
     _refused(client.post("/api/media?name=x.png", content=b"no picture"), 400, "x.png", "neither")
     _refused(client.post("/api/media?name=x.png", content=b""), 400, "x.png")
@@ -418,6 +450,16 @@ def test_prompts_that_cannot_be_meant(client: Any, picture: str, clip: str) -> N
     ):
         _refused(client.post(f"{clip}/track", json={"objects": objects}), 400, word)
     _refused(client.post(f"{clip}/track", json={"objects": OBJECTS, "direction": "up"}), 400, "direction")
+
+
+def test_masks_that_would_fill_the_memory_are_refused(
+    client: Any, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sam2_jax.demo.messages.MOST_MASK_PIXELS", 3 * 256 * 256)
+    mask = {"size": [256, 256], "counts": [0, 256 * 256]}
+    objects = [{"id": i, "prompts": [{"frame": i, "mask": mask}]} for i in range(1, 4)]
+    objects[0]["prompts"].append({"frame": 0, "mask": mask})
+    _refused(client.post(f"{clip}/track", json={"objects": objects}), 400, "196,608 pixels in all")
 
 
 def test_unknown_media_are_not_there(client: Any) -> None:
