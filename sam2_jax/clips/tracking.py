@@ -167,14 +167,16 @@ def _pass(
     everything: Everything | None,
 ) -> Iterator[Row]:
     stream: Iterator[FrameMasks] | None = None
+    is_backwards = frames.step < 0
     for t in frames:
         try:
             for prompt in passes.prompts(which, t, are_first=True):
                 prompt.give(tracker)
             tracks: dict[int, Track] = {}
             if tracker.object_ids:
-                stream = stream or tracker.propagate(t, reverse=frames.step < 0)
-                tracks = _by_id(next(stream))
+                stream = stream or tracker.propagate(t, reverse=is_backwards)
+                # From frame 0 backwards a session has nothing to do: the frame itself is left.
+                tracks = _by_id(next(stream, None) or tracker.step(frame=t, reverse=is_backwards))
             for prompt in passes.prompts(which, t, are_first=False):
                 tracks |= _by_id(prompt.give(tracker))
             if everything is not None and _is_due(t, passes, everything):

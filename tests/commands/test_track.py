@@ -160,6 +160,11 @@ def test_backwards_and_both_ways(model: str) -> None:
         assert one["segmentations"][first:] == other["segmentations"][first:]
     assert track(model, "--point", "30,30", "--reverse", *json_alone, output="last") == 0
     assert there(tracks("last")[0])[-1] == COUNT - 1
+    # Of a way back there may be the first frame alone.
+    assert track(model, "--point", "14,30@0", "--reverse", *json_alone, output="first") == 0
+    assert there(tracks("first")[0]) == [0]
+    assert track(model, "--point", "14,30@1", "--both", *json_alone, output="second") == 0
+    assert there(tracks("second")[0]) == list(range(COUNT))
 
 
 class Killed(BaseException):
@@ -212,12 +217,13 @@ def test_killed_and_given_again(
 def test_killed_on_the_way_back(model: str, saving_always: None, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["--point", "14,30@5", "--object", "--point", "40,30@8", "--both", "--write", "json"]
     assert track(model, *command, output="undisturbed") == 0
-    with monkeypatch.context() as patch:
-        killed_at(patch, "add", (COUNT - 5) + 4)  # of 7 frames forwards and 8 back
-        with pytest.raises(Killed):
-            track(model, *command)
-    assert track(model, *command) == 0
-    assert written("out") == written("undisturbed")
+    for back in (4, 8):  # of 7 frames forwards and 8 back
+        with monkeypatch.context() as patch:
+            killed_at(patch, "add", (COUNT - 5) + back)
+            with pytest.raises(Killed):
+                track(model, *command, output=f"{back}")
+        assert track(model, *command, output=f"{back}") == 0
+        assert written(f"{back}") == written("undisturbed")
 
 
 def test_progress_is_told(model: str, capsys: pytest.CaptureFixture[str]) -> None:
