@@ -93,19 +93,17 @@ class SAM2VideoPredictor:
                 f"model must be a Sam2VideoModel; got {shown(model)}: SAM2VideoPredictor.from_pretrained "
                 "takes a name"
             )
-        if read_flag("clear_non_cond_mem_around_input", clear_non_cond_mem_around_input):
-            raise ValueError("clear_non_cond_mem_around_input must be False: memories are kept")
-        if not read_flag("add_all_frames_to_correct_as_cond", add_all_frames_to_correct_as_cond):
-            raise ValueError(
-                "add_all_frames_to_correct_as_cond must be True, as the network was trained: without it the "
-                "next propagation forgets corrections"
-            )
         self.model = model
-        self.fill_hole_area = read_area("fill_hole_area", fill_hole_area)
-        self.non_overlap_masks = read_flag("non_overlap_masks", non_overlap_masks)
-        self.binarize_mask_from_pts_for_mem_enc = read_flag(
-            "binarize_mask_from_pts_for_mem_enc", binarize_mask_from_pts_for_mem_enc
+        _check_options(
+            fill_hole_area=fill_hole_area,
+            non_overlap_masks=non_overlap_masks,
+            clear_non_cond_mem_around_input=clear_non_cond_mem_around_input,
+            add_all_frames_to_correct_as_cond=add_all_frames_to_correct_as_cond,
+            binarize_mask_from_pts_for_mem_enc=binarize_mask_from_pts_for_mem_enc,
         )
+        self.fill_hole_area = read_area("fill_hole_area", fill_hole_area)
+        self.non_overlap_masks = bool(non_overlap_masks)
+        self.binarize_mask_from_pts_for_mem_enc = bool(binarize_mask_from_pts_for_mem_enc)
 
     def __repr__(self) -> str:
         return f"SAM2VideoPredictor({self.model!r})"
@@ -221,9 +219,9 @@ class SAM2VideoPredictor:
 
         Raises ValueError for an unknown object.
         """
-        tracker = _tracker(inference_state)
+        tracker, need_output = _tracker(inference_state), read_flag("need_output", need_output)
         tracker.clear_prompts(frame_idx, obj_id)
-        return self._result(tracker.masks_on(frame_idx)) if read_flag("need_output", need_output) else None
+        return self._result(tracker.masks_on(frame_idx)) if need_output else None
 
     def remove_object(
         self,
@@ -237,12 +235,13 @@ class SAM2VideoPredictor:
         strict: raise ValueError for an object that there is not, else it is no matter.
         """
         tracker = _tracker(inference_state)
-        if obj_id not in tracker.object_ids and not read_flag("strict", strict):
+        strict, need_output = read_flag("strict", strict), read_flag("need_output", need_output)
+        if obj_id not in tracker.object_ids and not strict:
             return list(tracker.object_ids), []
         frames = tracker.prompted_frames(obj_id)
         tracker.remove_object(obj_id)
         left = list(tracker.object_ids)
-        if not left or not read_flag("need_output", need_output):
+        if not left or not need_output:
             return left, []
         return left, [(t, self._result(tracker.masks_on(t))[2]) for t in frames]
 
@@ -298,12 +297,27 @@ def build_sam2_video_predictor_hf(model_id: str | Path, **options: Any) -> SAM2V
 
 def _build(kind: type[Predictor], config_file: Any, ckpt_path: Any, options: dict[str, Any]) -> Predictor:
     own = {name: options.pop(name) for name in _OPTIONS if name in options}
+    _check_options(**own)  # before anything is loaded
     read_flag("vos_optimized", options.pop("vos_optimized", False))
     if read_flag("apply_postprocessing", options.get("apply_postprocessing", True)):
         usual: dict[str, Any] = {"fill_hole_area": _USUAL_HOLES}
     else:
         usual = {"binarize_mask_from_pts_for_mem_enc": False}
     return kind(load(Sam2VideoModel, config_file, ckpt_path, **options), **usual | own)
+
+
+def _check_options(**given: Any) -> None:
+    """Raise ValueError for options of the predictor that cannot be meant."""
+    for name, value in given.items():
+        check = read_area if name == "fill_hole_area" else read_flag
+        check(name, value)
+    if given.get("clear_non_cond_mem_around_input", False):
+        raise ValueError("clear_non_cond_mem_around_input must be False: memories are kept")
+    if not given.get("add_all_frames_to_correct_as_cond", True):
+        raise ValueError(
+            "add_all_frames_to_correct_as_cond must be True, as the network was trained: without it the next "
+            "propagation forgets corrections"
+        )
 
 
 def _tracker(state: Any) -> VideoTracker:
@@ -325,8 +339,7 @@ def _read_prompts(points: Any, labels: Any, box: Any, unit: Size) -> tuple[Any, 
         is_box = labels[:2].tolist() == [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]
         if is_box and corners is None and points.ndim == 2 and len(points) >= 2:
             corners, points, labels = points[:2].reshape(-1), points[2:], labels[2:]
-        if points.size and points.shape[-1] == 2:
-            points = points * scale
+        points = points * scale if points.shape[-1:] == (2,) else points
     if corners is not None and len(corners) == 4:
         corners = corners * np.tile(scale, 2)
     return points, labels, corners

@@ -14,6 +14,8 @@ from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.inputs import Size
 
 _SOURCES = "an array [frames, height, width, 3], a list of pictures, an iterator of pictures, or None"
+_ONE_PICTURE = ": one picture is a clip of one, index with [None]"
+_GREY_FRAMES = ": grey frames have a channel each, index with [..., None]"
 _OPEN_IT = ": sam2_jax.open_clip(path) has the frames of a file or folder"
 
 
@@ -98,8 +100,9 @@ class Frames:
         shape = getattr(source, "shape", None)
         is_path = isinstance(source, (str, os.PathLike))
         if is_path or isinstance(source, (bytes, Mapping)) or (shape is not None and len(shape) != 4):
-            remedy = ": one picture is a clip of one, index with [None]" if len(shape or ()) == 3 else ""
-            remedy = _OPEN_IT if is_path else remedy
+            remedy = _OPEN_IT if is_path else ""
+            if len(shape or ()) == 3:
+                remedy = _ONE_PICTURE if shape[-1] in (1, 3, 4) else _GREY_FRAMES
             raise ValueError(f"source must be {_SOURCES}; got {shown(source)}{remedy}")
         if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
             self._pictures, self._count = source, len(source)

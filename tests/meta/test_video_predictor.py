@@ -1,6 +1,7 @@
 """Meta's SAM2VideoPredictor: its notebook, the reference scenarios by its names, options, errors, loading."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,7 @@ def test_what_is_remembered_of_prompted_frames_is_an_option() -> None:
         ({"points": [(3, 3), (9, 9)], "labels": [2, 3], "box": (3, 3, 9, 9)}, "labels must be 1"),
         ({"box": (30, 30, 10, 40)}, "a box must be"),
         ({"box": (3, 3, 10)}, "a box must be"),
+        ({"points": np.array(1), "labels": [1]}, "points must be a list of"),
         ({**ONE, "frame_idx": 6}, "frame must be from 0 to 5"),
         ({**ONE, "obj_id": None}, "object_id must be an int or text"),
         ({**ONE, "inference_state": {}}, "inference_state must be what init_state returns"),
@@ -322,6 +324,13 @@ def test_calls_that_cannot_be_meant(predictor: SAM2VideoPredictor) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             ask()
+    predictor.add_new_points_or_box(state, 0, 1, **ONE)
+    for change in (predictor.remove_object, partial(predictor.clear_all_prompts_in_frame, frame_idx=0)):
+        with pytest.raises(ValueError, match="need_output must be True or False"):
+            change(state, obj_id=1, need_output=2)
+    with pytest.raises(ValueError, match="strict must be True or False"):
+        predictor.remove_object(state, 1, strict=2)  # type: ignore[arg-type]
+    assert state.tracker.prompted_frames(1) == (0,)
     with pytest.raises(KeyError, match="there are num_frames, video_height"):
         _ = state["images"]
     assert len(state) == len(dict(state)) == 6
@@ -354,6 +363,7 @@ def test_predictors_are_loaded_by_name(tmp_path: Path) -> None:
         ({"mode": "train"}, "mode must be"),
         ({"vos_optimized": 2}, "vos_optimized must be True or False"),
         ({"fil_hole_area": 2}, "unknown option 'fil_hole_area'"),
+        ({"fill_hole_area": -2, "ckpt_path": "/nowhere"}, "fill_hole_area must be an area"),  # before loading
         ({"config_file": "sam2.1_hiera_t.yaml"}, "is not of the configuration"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -102,6 +102,7 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
         ([], "source must have frames; got none"),
         (CLIP[:0], "source must have frames; got none"),
         (CLIP[0], "one picture is a clip of one, index with \\[None\\]"),
+        (CLIP[..., 0], r"grey frames have a channel each, index with \[..., None\]"),
     ],
 )
 def test_what_is_no_clip(source: Any, message: str) -> None:
