@@ -101,7 +101,7 @@ class Frames:
         is_path = isinstance(source, (str, os.PathLike))
         if is_path or isinstance(source, (bytes, Mapping)) or (shape is not None and len(shape) != 4):
             remedy = _OPEN_IT if is_path else ""
-            if len(shape or ()) == 3:
+            if shape is not None and len(shape) == 3:
                 remedy = _ONE_PICTURE if shape[-1] in (1, 3, 4) else _GREY_FRAMES
             raise ValueError(f"source must be {_SOURCES}; got {shown(source)}{remedy}")
         if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
