@@ -95,19 +95,24 @@ def _mp4(path: Path, size: tuple[int, int], rate: float) -> Iterator[Write]:
     height, width = size
     even = height + height % 2, width + width % 2  # as players want it
     encoder = next(each for each in _ENCODERS if each["codec_name"] in av.codecs_available)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        exact = Fraction(rate).limit_denominator(1001)
-        stream = container.add_stream(rate=exact, **encoder)
-        stream.height, stream.width = even
-        stream.pix_fmt = "yuv420p"
+    try:
+        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            exact = Fraction(rate).limit_denominator(1001)
+            stream = container.add_stream(rate=exact, **encoder)
+            stream.height, stream.width = even
+            stream.pix_fmt = "yuv420p"
 
-        def write(picture: Image.Image) -> None:
-            pixels = np.asarray(picture)
-            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            def write(picture: Image.Image) -> None:
+                pixels = np.asarray(picture)
+                pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
 
-        yield write
-        container.mux(stream.encode())
+            yield write
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):  # a full disk, for one
+            raise
+        raise ValueError(f"no mp4 can be made of frames of {width} x {height} pixels: {error}") from error
 
 
 @contextmanager

@@ -27,6 +27,7 @@ _SHOWN_QUALITY = 95
 # Browsers fetch several frames at once, not always in order: so many are read on to reach one.
 _READ_ON = 12
 _SHOWN_BYTES = 2**27
+_LONGEST_SHOWN = 65_500  # pixels on a side of a JPEG, to its library
 
 
 class Picture:
@@ -61,7 +62,10 @@ class Picture:
 
 @dataclass(eq=False)
 class Medium:
-    """A picture or a clip. id: random, whoever knows it may use it. source: where its frames come from."""
+    """A picture or a clip. id: random, whoever knows it may use it. source: where its frames come from.
+
+    Raises ValueError for frames that are too long for a JPEG.
+    """
 
     id: str
     kind: str
@@ -71,6 +75,12 @@ class Medium:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
+        height, width = self.size
+        if max(height, width) > _LONGEST_SHOWN:
+            raise ValueError(
+                f"{self.name} is too long to be shown: {width} x {height} pixels; a side may have "
+                f"{_LONGEST_SHOWN:,}"
+            )
         self._reader = self.clip()
         self._next = 0
 

@@ -1,6 +1,7 @@
 """The server's routes: what each request is answered with."""
 
 import asyncio
+import errno
 import json
 import secrets
 import shutil
@@ -44,6 +45,7 @@ _MESSAGE_BYTES = 2**20
 # Of a message that may hold masks of many frames.
 _MASKS_BYTES = 2**26
 _CLIENT = "sam2_jax_client"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FAILED = "the server failed at this; what it said is in its terminal"
 # Media that are read at once; each may take a gigabyte for a moment.
 _READERS = 2
@@ -310,8 +312,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         return refusal(429, str(error))
     if isinstance(error, ClientDisconnect):
         return refusal(499, "the client is gone")  # to nobody
-    if isinstance(error, OSError):  # a full disk, for one
-        return refusal(507, f"the server cannot keep this: {error.strerror or error}")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return refusal(507, f"the server cannot keep this: {error.strerror}")
     return refusal(400, str(error)) if isinstance(error, ValueError) else refusal(500, _FAILED)
 
 
@@ -337,7 +339,6 @@ def create_app(demo: Demo, hosts: Any, token: str | None) -> Starlette:
         ValueError: _refused,
         BusyError: _refused,
         ClientDisconnect: _refused,
-        OSError: _refused,
         Exception: _refused,  # and then it is raised again
     }
     return Starlette(

@@ -250,3 +250,14 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"needs the package pyarrow: pip install 'sam2_jax\[parquet\]'"):
         targets(tmp_path, ["parquet"])
+
+
+def test_frames_that_no_encoder_takes_are_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    wide = np.zeros((2, 20_000, 3), np.uint8)
+    with (
+        open_clip(write_folder(tmp_path / "wide", [wide])) as clip,
+        pytest.raises(ValueError, match="no mp4 can be made of frames of 20000 x 2 pixels"),
+    ):
+        write_results(clip, [TrackedFrame(0, ())], targets(tmp_path / "out", ["video"]))
+    assert list((tmp_path / "out").iterdir()) == []

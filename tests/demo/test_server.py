@@ -394,6 +394,8 @@ def test_what_is_no_picture_is_said(client: Any) -> None:
     _refused(client.post("/api/media?name=x.png", content=b""), 400, "x.png")
     cut = SAMPLE_PICTURE.read_bytes()[:5000]
     _refused(client.post("/api/media?name=cut.png", content=cut), 400, "cut.png", "truncated or broken")
+    long = _png(Image.new("1", (65_501, 1)))
+    _refused(client.post("/api/media?name=long.png", content=long), 400, "long.png", "65,500")
 
 
 def test_a_picture_of_a_thousand_million_pixels_is_refused_before_it_is_decoded(client: Any) -> None:
