@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sam2_jax.checkpoint.files import write_checkpoint
-from sam2_jax.checkpoint.hub import PROCESSOR_FILES, WEIGHT_FILES, HubFolder
+from sam2_jax.checkpoint.hub import GENERATION_FILE, PROCESSOR_FILES, WEIGHT_FILES, HubFolder
 from sam2_jax.checkpoint.reading import Checkpoint, find_files, read_checkpoint
 from sam2_jax.checkpoint.tensors import BFLOAT16
 from sam2_jax.config import Sam2Config, Sam2VideoConfig
@@ -62,18 +62,21 @@ def read(
 
 
 def write(checkpoint: Checkpoint, source: Source, target: Path, layout: str) -> None:
-    """Write weights, config.json and the processor's configuration; each file appears whole or not at all.
+    """Write weights, config.json and what lies beside them; each file appears whole or not at all.
 
     Raises ValueError if the folder cannot be written.
     """
-    beside = _processor_files(checkpoint, source)
+    beside = _files_beside(checkpoint, source)
     write_checkpoint(target, checkpoint.tensors, checkpoint.config, layout, beside)
 
 
-def _processor_files(checkpoint: Checkpoint, source: Source) -> Mapping[str, str]:
-    """The source's own configuration of its processor; for a single file, which has none, Meta's values."""
+def _files_beside(checkpoint: Checkpoint, source: Source) -> Mapping[str, str]:
+    """The source's own configuration of its processor, for a single file, which has none, Meta's values; and
+    the options that suit it.
+    """
     if source.folder.file is None:
-        found = {name: source.folder.find(name) for name in PROCESSOR_FILES}
+        names = (*PROCESSOR_FILES, *((GENERATION_FILE,) if source.folder.is_local else ()))
+        found = {name: source.folder.find(name) for name in names}
         return {name: path.read_text(encoding="utf-8") for name, path in found.items() if path is not None}
     height, width = checkpoint.image_config.image_size
     image_processor: dict[str, Any] = {

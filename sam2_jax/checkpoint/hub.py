@@ -50,6 +50,9 @@ WEIGHT_FILES = {"transformers": "model.safetensors", "flax": "flax_model.safeten
 PROCESSOR_FILE, IMAGE_PROCESSOR_FILE = "processor_config.json", "preprocessor_config.json"
 PROCESSOR_FILES = PROCESSOR_FILE, IMAGE_PROCESSOR_FILE
 
+GENERATION_FILE = "mask_generation.json"
+"""In a model's local folder: options of automatic masks that suit it, the defaults without a preset."""
+
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 """What every `from_pretrained` takes to say which files of a hub repository are meant."""
 

@@ -113,10 +113,10 @@ def _listening(host: str, port: int) -> socket.socket:
         except BaseException:
             listener.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: of names that no machine can have
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"nothing can listen at {host}:{port}: {error.strerror or error}. Choose another --port, or "
-            "0 for any that is free"
+            f"nothing can listen at {host}:{port}: {reason}. Choose another --port, or 0 for any that is free"
         ) from error
     return listener
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_jax.atomic import check_writable
+from sam2_jax.checks import read_whole
 from sam2_jax.commands.common import add_model, add_quiet, check_model, load_any_model, whole
 
 
@@ -41,9 +42,7 @@ def add_export(commands: Any) -> None:
         "and points (pip install 'sam2_jax[onnx]')",
     )
     for name, default in (("objects", 1), ("points", 4)):
-        export.add_argument(
-            f"--{name}", type=whole, default=default, metavar="N", help=f"with --onnx (default: {default})"
-        )
+        export.add_argument(f"--{name}", type=whole, metavar="N", help=f"with --onnx (default: {default})")
     add_model(export)
     add_quiet(export)
     export.set_defaults(run=write_export)
@@ -58,6 +57,10 @@ def write_export(arguments: argparse.Namespace) -> None:
     check_names("--platforms", arguments.platforms, PLATFORMS)
     check_writable(arguments.output, is_folder=True)
     check_target(arguments.output)
+    given = {name: getattr(arguments, name) for name in ("objects", "points")}
+    sizes = {name: read_whole(f"--{name}", size, 1) for name, size in given.items() if size is not None}
+    if sizes and not arguments.onnx:
+        raise ValueError(f"--{min(sizes)} is for --onnx: other programs take any number of them")
     if arguments.onnx:
         import_jax2onnx()
         if arguments.programs or arguments.dtype != "float32":
@@ -67,7 +70,6 @@ def write_export(arguments: argparse.Namespace) -> None:
     model = load_any_model(arguments, arguments.dtype)
     about: dict[str, Any] = {"model_name": str(arguments.model)}
     if arguments.onnx:
-        sizes = {"objects": arguments.objects, "points": arguments.points}
         work = export_onnx(model, arguments.output, sizes=sizes, **about)
     else:
         about |= {"platforms": arguments.platforms, "only": arguments.programs}
@@ -76,5 +78,5 @@ def write_export(arguments: argparse.Namespace) -> None:
     for name in work:
         print(name, flush=True)
         names.append(name)
-    platforms = ["onnx"] if arguments.onnx else arguments.platforms
+    platforms = ["onnx"] if arguments.onnx else dict.fromkeys(arguments.platforms)
     print(f"{arguments.output}: {len(names)} programs for {', '.join(platforms)}")

@@ -140,6 +140,10 @@ def generate_masks(arguments: argparse.Namespace) -> int:
     for place in () if is_on_ray else (*arguments.photos, arguments.output):
         if isinstance(place, str):
             raise ValueError(f"{without_keys(place)}: a URI is read and written by --engine ray alone")
+    for name in ("address", "workers") if not is_on_ray else [name for name, _ in _MACHINE_OPTIONS]:
+        if getattr(arguments, name) is not None:
+            there = "leave it out with" if is_on_ray else "it is for"
+            raise ValueError(f"--{name.replace('_', '-')}: {there} --engine ray")
     if is_on_ray and arguments.multihost:
         raise ValueError("--engine ray finds the machines itself: leave out --multihost")
     arguments.rows = arguments.rows or is_on_ray

@@ -17,9 +17,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Options whose defaults are not those of `MaskGenerationOptions`, which are Meta's."""
 
-GENERATION_FILE = "mask_generation.json"
-"""In a model's local folder: options that suit it, the defaults where no preset and no options are given."""
-
 
 @dataclass(frozen=True)
 class MaskGenerationOptions:

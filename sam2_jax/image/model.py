@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import HubFolder
+from sam2_jax.checkpoint.hub import GENERATION_FILE, HubFolder
 from sam2_jax.checkpoint.pretrained import computed_at_once
 from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
@@ -30,7 +30,6 @@ from sam2_jax.image.arguments import (
 from sam2_jax.image.batch import BatchResult, predict_batch
 from sam2_jax.image.encoding import EncodingModel
 from sam2_jax.image.generation_options import (
-    GENERATION_FILE,
     MaskGenerationOptions,
     merge_options,
     read_generation_options,

@@ -53,13 +53,14 @@ def export_model(
     if not platforms:
         raise ValueError(f"platforms must name at least one of {', '.join(PLATFORMS)}")
     check_target(folder)
+    platforms = tuple(dict.fromkeys(platforms))
     flat = {name: np.asarray(x) for name, x in sorted(names.flatten(model.params).items())}
     with aside(folder, is_folder=True) as new:
         programs_written: dict[str, Any] = {}
         for name, program in programs.items():
             if not only or name in only:
                 yield name
-                code, programs_written[name] = _export(program, flat, tuple(platforms))
+                code, programs_written[name] = _export(program, flat, platforms)
                 programs_written[name]["file"] = name + _ENDING
                 (new / (name + _ENDING)).write_bytes(code)
         used = {name for about in programs_written.values() for name in about["weights"]}

@@ -199,11 +199,14 @@ def test_round_trip_is_bitwise(tmp_path: Path, small: Any, capsys: pytest.Captur
     source, config, tensors = small
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     assert run(source, first, "--to", "transformers", "--config", config) == 0
+    options = '{"pred_iou_thresh": 0.5}'
+    (first / "mask_generation.json").write_text(options)
     assert run(first, second, "--to", "flax") == 0
     assert run(second, third, "--to", "transformers") == 0
     assert same(load_file(first / "model.safetensors"), tensors)
     assert same(load_file(third / "model.safetensors"), tensors)
     assert same(load_file(second / "flax_model.safetensors"), names.to_flax(tensors))
+    assert (third / "mask_generation.json").read_text() == options
     for folder in (first, second, third):
         assert read_config(folder / "config.json") == smallest_config()
         processor = json.loads((folder / "processor_config.json").read_text())

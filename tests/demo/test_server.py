@@ -673,6 +673,8 @@ def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> Non
     assert "nowhere.jpg" in capsys.readouterr().err
     assert main(["demo", "--port", "70000"]) == 1
     assert "--port" in capsys.readouterr().err
+    assert main(["demo", "--host", "a" * 70 + ".b"]) == 1
+    assert "nothing can listen at" in capsys.readouterr().err
 
 
 def test_other_addresses_ask_for_a_token() -> None:

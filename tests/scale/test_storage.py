@@ -266,3 +266,22 @@ def test_without_the_engine_it_is_named(
     assert main(["generate", *words, "--model", "embedded", "--rows"]) == 1
     assert "s3://bucket/x: a URI is read and written by --engine ray alone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--workers", "2"], "--workers: it is for --engine ray"),
+        (["--address", "a:1"], "--address: it is for --engine ray"),
+        (["--engine", "ray", "--batch-size", "2"], "--batch-size: leave it out with --engine ray"),
+        (["--engine", "ray", "--devices", "1"], "--devices: leave it out with --engine ray"),
+    ],
+    ids=range(4),
+)
+def test_options_of_the_other_engine_are_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: Any
+) -> None:
+    given = ["generate", str(tmp_path), "--output", str(tmp_path / "out"), "--model", "embedded", *words]
+    assert main(given) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
