@@ -23,6 +23,8 @@ _CONTAINERS = (
 )
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "fflags": "+genpts"}
 _SHOWN_BY_VP8 = 0x10
+# Frames: more than are between two that can be jumped to.
+_FURTHER_BACK = 300
 
 
 def import_av() -> ModuleType:
@@ -49,6 +51,10 @@ class VideoFile:
         self.path = path
         self._max_pixels = max_pixels
         with self._opened() as (container, stream):
+            # AVI does not say when frames are shown that are not stored in that order, and a program stream
+            # says it of some frames only: those are counted, from the first on.
+            kind, is_in_order = container.format.name, not stream.codec_context.has_b_frames
+            self._is_counted = kind == "mpeg" or (kind == "avi" and not is_in_order)
             announced = stream.frames
             self._times = self._find_times(container, stream)
             seconds = float((self._times[-1] - self._times[0]) * stream.time_base)
@@ -110,7 +116,7 @@ class VideoFile:
         """When each frame is shown, in the stream's unit, ascending."""
         av = import_av()
         is_vp8 = stream.codec_context.name == "vp8"
-        times = set()
+        times = []
         try:
             for packet in container.demux(stream):
                 if not packet.size or packet.is_discard:
@@ -122,36 +128,44 @@ class VideoFile:
                         f"{self.path} does not say when its frames are shown: convert it first, ffmpeg -i "
                         f"{self.path.name} {self.path.stem}.mp4"
                     )
-                times.add(packet.pts)
+                times.append(packet.pts)
         except av.FFmpegError:
             pass  # it ends here
         if not times:
             raise ValueError(f"{self.path} has no frame")
-        return sorted(times)
+        return sorted(times if self._is_counted else set(times))
 
     def _forwards(self, frames: range) -> Iterator[np.ndarray]:
-        with self._opened() as (container, stream):
-            if frames[0]:
-                container.seek(self._times[frames[0]], stream=stream)
-            decoded = self._decoded(container, stream)
+        decoded = self._decoded_from(frames[0])
+        first = next(decoded, None)
+        last = frames[0] - 1 if first is None else first[0] - 1
+        orientation = (1, 0, 0, 1) if first is None else _orientation(first[1])
+        while first is not None:
+            number, frame = first
+            if number != last + 1:
+                break
+            last = number
+            if number in frames:
+                yield _upright(frame, orientation)
+                if number == frames[-1]:
+                    return
             first = next(decoded, None)
-            if frames[0] and (first is None or first[0] > frames[0]):  # sought too far: from the beginning
-                container.seek(self._times[0], stream=stream)
+        raise ValueError(f"{self.path} is damaged" + ("" if last + 1 in frames else f" at frame {last + 1}"))
+
+    def _decoded_from(self, start: int) -> Iterator[tuple[int, Any]]:
+        """`_decoded`, from a frame that is not behind this one; none if there is no such way."""
+        # Some files are read from a place behind the one that was asked for.
+        places = (0,) if self._is_counted else (start, start - _FURTHER_BACK, 0)
+        for place in dict.fromkeys(max(place, 0) for place in places):
+            with self._opened() as (container, stream):
+                if place:
+                    container.seek(self._times[place], stream=stream)
                 decoded = self._decoded(container, stream)
                 first = next(decoded, None)
-            last = frames[0] - 1 if first is None else first[0] - 1
-            orientation = (1, 0, 0, 1) if first is None else _orientation(first[1])
-            while first is not None:
-                number, frame = first
-                if number != last + 1:
-                    break
-                last = number
-                if number in frames:
-                    yield _upright(frame, orientation)
-                    if number == frames[-1]:
-                        return
-                first = next(decoded, None)
-        raise ValueError(f"{self.path} is damaged" + ("" if last + 1 in frames else f" at frame {last + 1}"))
+                if first is not None and first[0] <= start:
+                    yield first
+                    yield from decoded
+                    return
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, in order, up to the first that the decoder itself calls damaged."""
@@ -161,11 +175,14 @@ class VideoFile:
             try:
                 found = packet.decode()
             except av.FFmpegError:
+                if self._is_counted:
+                    return
                 continue  # a gap in the numbers will tell, once the frames before it have come
             for frame in found:
                 if frame.is_corrupt:
                     return
-                number = bisect_left(self._times, frame.pts) if frame.pts is not None else latest + 1
+                has_time = frame.pts is not None and not self._is_counted
+                number = bisect_left(self._times, frame.pts) if has_time else latest + 1
                 if number > latest and number < len(self._times):
                     latest = number
                     yield number, frame

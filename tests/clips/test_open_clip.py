@@ -166,6 +166,36 @@ def damaged(path: Path, frame: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "bit_rate"),
+    [
+        ("a.ts", "libx264", 10**6),
+        ("a.ts", "mpeg2video", 10**6),
+        ("a.mpg", "mpeg2video", 8 * 10**6),
+        ("a.avi", "mpeg4", 10**6),
+    ],
+)
+def test_a_frame_asked_for_alone_is_the_one_that_comes_in_its_turn(
+    tmp_path: Path, name: str, codec: str, bit_rate: int
+) -> None:
+    """Also of files that can only be jumped to places behind, or whose times are made up."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"bf": "2", "g": "12"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.bit_rate = bit_rate
+        rng = np.random.default_rng(0)
+        for frame in numbered():
+            frame[:, :32] = rng.integers(0, 255, (48, 32, 3))  # so that files are not too small to jump in
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    in_turn = list(open_clip(tmp_path / name))
+    assert all(abs(number_of(frame) - t) <= 1 for t, frame in enumerate(in_turn))  # all is lossy
+    assert len(in_turn) == COUNT
+    for t in (1, 2, 13, 29, 31, COUNT - 2):
+        np.testing.assert_array_equal(open_clip(tmp_path / name)[t], in_turn[t])
+
+
 def test_a_damaged_frame_ends_a_video_and_those_before_stay_good(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noisy = [frame // 2 + rng.integers(0, 99, frame.shape, np.uint8) // 2 for frame in numbered(20)]
