@@ -2,12 +2,10 @@
 
 import re
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from sam2_jax.checks import read_number, shown
 from sam2_jax.clips.results import targets, write_results
@@ -17,6 +15,7 @@ from sam2_jax.demo.messages import check_mask, read_objects
 from sam2_jax.image.coco import coco_annotation
 from sam2_jax.json_files import write_lists
 from sam2_jax.processing.drawing import Drawn, overlay
+from sam2_jax.processing.rle import decode_rle
 
 # A logit that is as good as certain: the person says that the object is there.
 _PRESENT = 80.0
@@ -75,13 +74,12 @@ def _stem(medium: Medium) -> str:
     return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "medium"
 
 
-def _tracked(medium: Medium, objects: list[Exported]) -> list[TrackedFrame]:
+def _tracked(medium: Medium, objects: list[Exported]) -> Iterator[TrackedFrame]:
     """The objects frame by frame, as `track` has them: all frames of a clip."""
     ordered = sorted(objects, key=lambda each: each.id)
-    return [
-        TrackedFrame(t, tuple(each.masks[t] for each in ordered if t in each.masks))
-        for t in range(len(medium.source))
-    ]
+    for t in range(len(medium.source)):
+        # Copies, for a track keeps its mask once that is drawn: all of a clip's would fill the memory.
+        yield TrackedFrame(t, tuple(replace(each.masks[t]) for each in ordered if t in each.masks))
 
 
 def _of_track(kind: str, called: str) -> Callable[[Path, Medium, list[Exported]], Path]:
@@ -99,17 +97,6 @@ def _of_track(kind: str, called: str) -> Callable[[Path, Medium, list[Exported]]
     return write
 
 
-def _masks(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
-    """Black and white PNGs, one for each object and frame, by object."""
-    target = folder / f"{_stem(medium)}_masks"
-    for each in objects:
-        for t, track in each.masks.items():
-            own = target / f"{each.id:03}"
-            own.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(track.mask).save(own / f"{medium.source.name(t)}.png", "PNG")
-    return target
-
-
 def _overlay(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
     """Each frame that has a mask, with the objects drawn in the page's colours and named."""
     target = folder / f"{_stem(medium)}_overlay"
@@ -118,7 +105,7 @@ def _overlay(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
     with medium.clip() as clip:
         for t in frames:
             there = [each for each in objects if t in each.masks]
-            drawn = [Drawn(each.masks[t].mask, each.name, colour=each.colour) for each in there]
+            drawn = [Drawn(decode_rle(each.masks[t].rle), each.name, colour=each.colour) for each in there]
             overlay(clip[t], drawn).save(target / f"{medium.source.name(t)}.png", "PNG")
     return target
 
@@ -151,7 +138,7 @@ def _coco(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
 
 
 FORMATS: dict[str, Callable[[Path, Medium, list[Exported]], Path]] = {
-    "masks": _masks,
+    "masks": _of_track("objects", "masks"),
     "overlay": _overlay,
     "coco": _coco,
     "labels": _of_track("masks", "labels"),

@@ -27,6 +27,7 @@ from sam2_jax.checkpoint.embedded import SAMPLE_PICTURE
 from sam2_jax.clips.reading import open_clip
 from sam2_jax.clips.sample import SampleFrames
 from sam2_jax.clips.tracking import Passes, Prompt, tracked
+from sam2_jax.demo.exports import export, read_exported
 from sam2_jax.demo.media import Media
 from sam2_jax.processing.rle import decode_rle, encode_rle
 
@@ -316,6 +317,20 @@ def test_masks_and_overlays_of_a_picture(client: Any, picture: str) -> None:
     drawn = np.array(Image.open(io.BytesIO(content)))
     assert (drawn[300, 310:490] == (0, 255, 0)).all()  # the outline, in the page's colour
     assert (drawn[10, 10] == SAMPLE[10, 10]).all()
+
+
+def test_what_is_exported_is_drawn_frame_by_frame(clip_file: Path, tmp_path: Path) -> None:
+    media = Media(10**6, 10**6)
+    mask = {"size": [256, 256], "counts": [0, 256 * 256]}
+    masks = {str(t): mask for t in range(4)}
+    for format_ in ("masks", "overlay", "labels", "video"):
+        values = {"format": format_, "objects": [{"id": 1, "masks": masks}]}
+        medium = media.open(clip_file)
+        _, objects = read_exported(values, medium)
+        (tmp_path / format_).mkdir()
+        export(tmp_path / format_, medium, format_, objects)
+        assert not any("mask" in vars(track) for each in objects for track in each.masks.values())
+    media.close()
 
 
 def test_what_cannot_be_exported(client: Any, picture: str) -> None:
