@@ -43,7 +43,8 @@ def add_demo(commands: Any) -> None:
         nargs="?",
         default=SAMPLE_PICTURE,
         metavar="PHOTO|FOLDER|VIDEO",
-        help="what the page begins with (default: a sample picture)",
+        help="what the page begins with; a folder's pictures are a clip if they are of one size (default: a "
+        "sample picture)",
     )
     add_model(demo, default=EMBEDDED)
     demo.add_argument(

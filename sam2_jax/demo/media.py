@@ -5,6 +5,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sam2_jax.clips.ahead import AHEAD
 from sam2_jax.clips.clip import Clip, Source
 from sam2_jax.clips.pictures import Animation
 from sam2_jax.clips.reading import open_clip, part_of
 from sam2_jax.clips.video_file import VideoFile
 from sam2_jax.demo.caches import Bounded
-from sam2_jax.processing.images import open_image, reading, to_rgb
+from sam2_jax.processing.images import image_size, open_image, pictures_in, reading, to_rgb
 from sam2_jax.processing.inputs import Size
 
 # Formats whose pictures move; others that hold several are stacks of pages or views.
@@ -35,10 +37,11 @@ class Picture:
 
     rate: float | None = None
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path, max_pixels: int, size: Size | None = None) -> None:
+        """Read it, to know that it can be, unless its size is known."""
         self.path = path
         self._max_pixels = max_pixels
-        self.size: Size = self._pixels().shape[:2]
+        self.size: Size = self._pixels().shape[:2] if size is None else size
 
     def __len__(self) -> int:
         return 1
@@ -99,10 +102,21 @@ class Medium:
         about = {"id": self.id, "kind": self.kind, "name": self.name, "width": width, "height": height}
         return {**about, "frames": len(self.source), "rate": self.source.rate}
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of an uploaded file, and of a clip's frames, a few of which wait in memory to be asked for."""
+        height, width = self.size
+        return self.upload_bytes + (0 if self.kind == "picture" else (AHEAD + 2) * 3 * height * width)
+
     def frame(self, t: int) -> np.ndarray:
         """Frame t, uint8 [H, W, 3]. Raises ValueError if it cannot be read."""
         with self._lock:
-            return self._reader[t]
+            return self._read(t)
+
+    def _read(self, t: int) -> np.ndarray:
+        if self.kind == "picture":  # a clip would keep it
+            return next(self.source.read(range(t, t + 1)))
+        return self._reader[t]
 
     def shown(self, t: int, kept: Bounded[bytes]) -> bytes:
         """Frame t as a JPEG, from what is kept if it is there. Raises ValueError if it cannot be read."""
@@ -113,7 +127,7 @@ class Medium:
                 return found
             first = self._next if self._next <= t < self._next + _READ_ON else t
             for each in range(first, t + 1):
-                found = _jpeg(self._reader[each])
+                found = _jpeg(self._read(each))
                 kept.put((self.id, each), found, len(found))
             self._next = t + 1
         assert found is not None
@@ -128,7 +142,7 @@ class Medium:
 
 
 class Media:
-    """All media that are open: those named at the start, which stay, and uploads, so many bytes at most."""
+    """All media that are open: those named at the start, which stay, and uploads, so many bytes of them."""
 
     def __init__(self, max_pixels: int, most_bytes: float) -> None:
         self.max_pixels = max_pixels
@@ -142,20 +156,24 @@ class Media:
         """The media that were named at the start."""
         return list(self._opened.values())
 
-    def open(self, path: Path) -> Medium:
-        """Open a picture, a folder or a clip of the machine's own. Raises ValueError for what is none."""
-        if path.is_dir():
-            medium = Medium(
-                _new_id(), "video", path.name, open_clip(path, max_pixels=self.max_pixels).source, 0
-            )
-        else:
-            medium = self._read(path, path.name, 0)
-        return self.add(medium)
+    def open(self, path: Path) -> None:
+        """Open a picture, a clip or a folder of the machine's own, which stay until the end.
 
-    def add(self, medium: Medium) -> Medium:
-        """Let a medium stay until the end."""
+        A folder is a clip if its pictures are of one size; else each is a medium. Raises ValueError for what
+        is none of all these.
+        """
+        sizes = _sizes(path, self.max_pixels) if path.is_dir() else {}
+        if len(set(sizes.values())) > 1:
+            for file, size in sizes.items():
+                self._stay(file.name, "picture", Picture(file, self.max_pixels, size))
+        elif path.is_dir():
+            self._stay(path.name, "video", open_clip(path, max_pixels=self.max_pixels).source)
+        else:
+            self._stay(path.name, *_source(path, path.name, self.max_pixels))
+
+    def _stay(self, name: str, kind: str, source: Source) -> None:
+        medium = Medium(_new_id(), kind, name, source, 0)
         self._opened[medium.id] = medium
-        return medium
 
     def new_file(self) -> Path:
         """Where an upload may be written."""
@@ -164,13 +182,14 @@ class Media:
     def take(self, path: Path, name: str) -> Medium:
         """Open what was written to a `new_file`; what is no medium is gone then. Raises ValueError for it."""
         try:
-            medium = self._read(path, name, path.stat().st_size)
+            kind, source = _source(path, name, self.max_pixels)
+            medium = Medium(_new_id(), kind, name, source, path.stat().st_size)
         except BaseException as error:
             shutil.rmtree(path.parent, ignore_errors=True)
             if isinstance(error, ValueError):
                 raise ValueError(str(error).replace(str(path), name)) from error
             raise
-        self._uploads.put(medium.id, medium, medium.upload_bytes)
+        self._uploads.put(medium.id, medium, medium.kept_bytes)
         return medium
 
     def get(self, id_: str) -> Medium | None:
@@ -193,13 +212,20 @@ class Media:
         self.shown.drop(lambda key: isinstance(key, tuple) and key[0] == medium.id)
         medium.close()
 
-    def _read(self, path: Path, name: str, size: int) -> Medium:
-        kind, source = _source(path, name, self.max_pixels)
-        return Medium(_new_id(), kind, name, source, size)
-
 
 def _new_id() -> str:
     return secrets.token_urlsafe(12)
+
+
+def _sizes(folder: Path, max_pixels: int) -> dict[Path, Size]:
+    """The size of each picture of a folder that can be read, from its header; warns of others."""
+    found: dict[Path, Size] = {}
+    for file in pictures_in(folder):
+        try:
+            found[file] = image_size(file, max_pixels)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=3)
+    return found
 
 
 def _source(path: Path, name: str, max_pixels: int) -> tuple[str, Source]:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -321,11 +322,12 @@ def test_masks_and_overlays_of_a_picture(client: Any, picture: str) -> None:
 
 def test_what_is_exported_is_drawn_frame_by_frame(clip_file: Path, tmp_path: Path) -> None:
     media = Media(10**6, 10**6)
+    media.open(clip_file)
+    (medium,) = media.opened
     mask = {"size": [256, 256], "counts": [0, 256 * 256]}
     masks = {str(t): mask for t in range(4)}
     for format_ in ("masks", "overlay", "labels", "video"):
         values = {"format": format_, "objects": [{"id": 1, "masks": masks}]}
-        medium = media.open(clip_file)
         _, objects = read_exported(values, medium)
         (tmp_path / format_).mkdir()
         export(tmp_path / format_, medium, format_, objects)
@@ -574,6 +576,39 @@ def test_with_a_token_nothing_goes_without_it(model: Sam2Model, tmp_path: Path) 
         _refused(client.get(path), 404, "upload it again")
         assert client.get("/api/state").json()["opened"][0]["name"] == "sample.png"
     assert not folder.exists()
+
+
+def test_pictures_are_not_kept_in_memory_and_frames_of_clips_are_counted(clip_file: Path) -> None:
+    media, total = Media(10**6, 10**8), 0
+    for file in (SAMPLE_PICTURE, clip_file):
+        path = media.new_file()
+        path.write_bytes(file.read_bytes())
+        medium = media.take(path, file.name)
+        held = weakref.ref(medium.frame(0))
+        assert (held() is None) == (medium.kind == "picture")
+        assert medium.kept_bytes == file.stat().st_size + (medium.kind == "video") * 5 * 3 * 256 * 256
+        total += medium.kept_bytes
+        assert media._uploads.total == total
+    media.close()
+
+
+def test_a_folder_is_a_clip_or_pictures(tmp_path: Path) -> None:
+    for name, size in (("b.png", (30, 20)), ("a.png", (30, 20))):
+        Image.new("RGB", size).save(tmp_path / name)
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    media = Media(10**6, 10**6)
+    with pytest.warns(UserWarning, match=r"damaged.png is not a picture"):
+        media.open(tmp_path)
+    Image.new("RGB", (20, 40)).save(tmp_path / "c.png")
+    with pytest.warns(UserWarning, match=r"damaged.png is not a picture"):
+        media.open(tmp_path)
+    clip, *pictures = media.opened
+    assert (clip.kind, len(clip.source)) == ("video", 3)
+    found = [(medium.kind, medium.name, medium.frame(0).shape[:2]) for medium in pictures]
+    assert found == [(*("picture", name), (20, 30)) for name in ("a.png", "b.png")] + [
+        ("picture", "c.png", (40, 20))
+    ]
+    media.close()
 
 
 def test_uploads_together_are_bounded(model: Sam2Model) -> None:
