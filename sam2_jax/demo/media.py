@@ -25,6 +25,8 @@ from sam2_jax.processing.inputs import Size
 
 # Formats whose pictures move; others that hold several are stacks of pages or views.
 _MOVING = ("GIF", "WEBP", "PNG", "AVIF")
+# Pillow would have Ghostscript run them.
+_PROGRAMS = ("EPS",)
 _SHOWN_QUALITY = 95
 # Browsers fetch several frames at once, not always in order: so many are read on to reach one.
 _READ_ON = 12
@@ -232,12 +234,14 @@ def _source(path: Path, name: str, max_pixels: int) -> tuple[str, Source]:
     """What a file is, by its content: a picture, a moving one, or else a video."""
     try:
         with reading(path, max_pixels) as file:
-            is_moving = file.format in _MOVING and getattr(file, "n_frames", 1) > 1
+            format_, frames = file.format, getattr(file, "n_frames", 1)
     except ValueError as error:
         if "not a picture" not in str(error):
             raise
         return "video", _video(path, name, max_pixels)
-    if is_moving:
+    if format_ in _PROGRAMS:
+        raise ValueError(f"{name} is a program in PostScript, which is not run: save it as PNG")
+    if format_ in _MOVING and frames > 1:
         return "video", Animation(path, max_pixels)
     return "picture", Picture(path, max_pixels)
 

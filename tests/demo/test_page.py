@@ -451,6 +451,20 @@ def test_tracking_begins_from_the_masks_that_are_seen(open_page: Any) -> None:
     ]
 
 
+def test_objects_are_numbered_anew_where_a_label_map_has_no_such_number(open_page: Any) -> None:
+    numbers = """async () => {
+      const state = await import("/static/state.js");
+      const { toExport } = await import("/static/jobs.js");
+      const masks = [1, 2].map(() => ({ mask: { size: [2, 2], counts: "04" }, score: 1 }));
+      const made = (before) => state.withFound({ ...state.emptyDocument, made: before }, 0, masks);
+      return [253, 254].map((before) => toExport(made(before)).map(({ id, name }) => [id, name]));
+    }"""
+    assert open_page().page.evaluate(numbers) == [
+        [[254, "Object 254"], [255, "Object 255"]],
+        [[1, "Object 255"], [2, "Object 256"]],
+    ]
+
+
 def test_a_connection_that_is_lost_is_a_sentence(open_page: Any) -> None:
     lost = """async () => {
       const { track } = await import("/static/server.js");

@@ -411,6 +411,8 @@ def test_what_is_no_picture_is_said(client: Any) -> None:
     _refused(client.post("/api/media?name=x.png", content=b""), 400, "x.png")
     cut = SAMPLE_PICTURE.read_bytes()[:5000]
     _refused(client.post("/api/media?name=cut.png", content=cut), 400, "cut.png", "truncated or broken")
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    _refused(client.post("/api/media?name=x.eps", content=program), 400, "x.eps is a program")
     long = _png(Image.new("1", (65_501, 1)))
     _refused(client.post("/api/media?name=long.png", content=long), 400, "long.png", "65,500")
 

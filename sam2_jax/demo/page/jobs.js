@@ -115,7 +115,7 @@ function trackingPrompts({ prompts, found }, direction) {
 }
 
 /** The objects that are shown, with all their masks and scores by frame. */
-function toExport(document) {
+export function toExport(document) {
   const objects = document.objects
     .filter(({ visible }) => visible)
     .map((object) => {
