@@ -100,6 +100,10 @@ class VideoFile:
                 if not container.streams.video:
                     raise ValueError(f"{self.path} has no pictures in it: only sound or other data")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise ValueError(
+                        f"{self.path} has pictures of a kind that PyAV does not read, or is broken"
+                    )
                 # Decoders are to say what is damaged, not to paint over it.
                 stream.codec_context.options = {"err_detect": "explode"}
                 # Decoders of several frames at once lose good ones together with a damaged one.
@@ -111,6 +115,10 @@ class VideoFile:
             raise ValueError(
                 f"{self.path} is not a video that can be read, or is broken ({_reason(error)})"
             ) from error
+
+    @property
+    def _remedy(self) -> str:
+        return f"convert it first, ffmpeg -i {self.path.name} {self.path.stem}.mp4"
 
     def _find_times(self, container: Any, stream: Any) -> list[int]:
         """When each frame is shown, in the stream's unit, ascending."""
@@ -124,13 +132,14 @@ class VideoFile:
                 if is_vp8 and not bytes(packet)[0] & _SHOWN_BY_VP8:
                     continue  # what later frames build upon, and nobody sees
                 if packet.pts is None:
-                    raise ValueError(
-                        f"{self.path} does not say when its frames are shown: convert it first, ffmpeg -i "
-                        f"{self.path.name} {self.path.stem}.mp4"
-                    )
+                    raise ValueError(f"{self.path} does not say when its frames are shown: {self._remedy}")
                 times.append(packet.pts)
         except av.FFmpegError:
             pass  # it ends here
+        except IndexError as error:  # PyAV's
+            raise ValueError(
+                f"{self.path} has a stream of which its beginning does not tell: {self._remedy}"
+            ) from error
         if not times:
             raise ValueError(f"{self.path} has no frame")
         return sorted(times if self._is_counted else set(times))

@@ -238,6 +238,28 @@ def test_a_file_that_is_cut_short(tmp_path: Path, end: str) -> None:
     assert len(clip) - len(found) in (0, 1)
 
 
+def test_pictures_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered(3))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"none"))
+    with pytest.raises(
+        ValueError, match="a.mp4 has pictures of a kind that PyAV does not read, or is broken"
+    ):
+        open_clip(path)
+
+
+def test_a_stream_that_comes_later_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (60, 64, 64, 3), np.uint8)
+    data = bytearray(write_video(tmp_path / "a.ts", noise).read_bytes())
+    # The last picture of a transport stream, where its packet begins, goes to another stream.
+    places = range(0, len(data), 188)
+    last = max(place for place in places if (data[place + 1] & 0x5F, data[place + 2]) == (0x41, 0))
+    data[last + 2] = 1
+    (tmp_path / "a.ts").write_bytes(data)
+    with pytest.raises(ValueError, match="has a stream of which its beginning does not tell: convert it"):
+        open_clip(tmp_path / "a.ts")
+
+
 def test_hidden_packets_of_vp8_are_no_frames(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = write_video(tmp_path / "plain.webm", [numbered_frame(7)] * 10, "libvpx")
