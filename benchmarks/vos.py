@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.vos_data import BENCHMARKS, Masks, Video, videos
 from sam2_jax.atomic import check_writable, write_text
+from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.clips.masks_out import label_maps, object_masks
 from sam2_jax.clips.tracks import tracked_frame
 from sam2_jax.processing.measures import ClipMeasures, Measures, mean
@@ -107,8 +108,9 @@ def evaluate(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[Any, Mea
     model = None
     if arguments.predictions is None:
         check_writable(folder, is_folder=True)
-        _check_same(folder, {name: getattr(arguments, name) for name in _MADE_WITH})
         model = Sam2VideoModel.from_pretrained(arguments.model, dtype=arguments.dtype)
+        options = {name: getattr(arguments, name) for name in _MADE_WITH}
+        _check_same(folder, options | {"weights": fingerprint(model.params)})
     for video in progress_bar(chosen, desc="videos", unit="video"):
         if model is not None and not (folder / video.name).is_dir():
             start = time.perf_counter()
@@ -137,9 +139,11 @@ def main(argv: list[str] | None = None) -> None:
         scores = dict(evaluate(arguments))
     except ValueError as error:
         raise SystemExit(f"benchmarks.vos: error: {error}") from error
+    objects = [each for of_video in scores.values() for each in of_video.values()]
+    if not objects:
+        raise SystemExit("benchmarks.vos: error: no object is on a frame that counts")
     print(table(scores))
     if arguments.output is not None:
-        objects = [each for of_video in scores.values() for each in of_video.values()]
         results = {
             "dataset": arguments.dataset,
             "split": arguments.split,

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from small_video import small_clip, small_video_model
 
 from benchmarks.vos import main, score
 from benchmarks.vos_data import videos
+from sam2_jax import Sam2VideoModel
 from sam2_jax.processing.drawing import palette_image
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
@@ -129,6 +131,31 @@ def test_sa_v(sav: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         main(["--dataset", "sav", str(sav), "--model", model, "--output", str(output), "--memory", "motion"])
     main(["--dataset", "sav", str(sav), "--model", model, "--output", f"{output}2", "--memory", "motion"])
     assert json.loads((tmp_path / "results2" / "results.json").read_text())["memory"] == "motion"
+
+
+def test_masks_of_other_weights_are_not_taken_for_these(sav: Path, model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    command = ["--dataset", "sav", str(sav), "--output", str(tmp_path / "results"), "--model"]
+    with pytest.raises(SystemExit, match="neither an existing folder"):  # which is not remembered
+        main([*command, str(tmp_path / "none")])
+    main([*command, str(folder)])
+    trained = Sam2VideoModel.from_pretrained(folder)
+    trained.with_params(jax.tree.map(lambda x: 1.01 * x, trained.params)).save_pretrained(folder)
+    with pytest.raises(SystemExit, match="name another --output"):
+        main([*command, str(folder)])
+
+
+def test_without_a_frame_that_counts_there_are_no_numbers(davis: Path, tmp_path: Path) -> None:
+    for kind in ("JPEGImages", "Annotations"):
+        own = tmp_path / kind / "480p" / "bear"
+        own.mkdir(parents=True)
+        for path in sorted((davis / kind / "480p" / "bear").iterdir())[:2]:
+            shutil.copy(path, own)
+    shutil.copytree(davis / "ImageSets", tmp_path / "ImageSets")
+    (tmp_path / "ImageSets/2017/val.txt").write_text("bear")
+    with pytest.raises(SystemExit, match="no object is on a frame that counts"):
+        main(["--dataset", "davis17", str(tmp_path), "--predictions", str(tmp_path / "Annotations/480p")])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")  # its processes
