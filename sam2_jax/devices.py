@@ -49,14 +49,16 @@ def _told(devices: list[Any]) -> str:
     return ", ".join(names if len(names) <= 4 else [*names[:2], "...", names[-1]])
 
 
-def on_each(mesh: Mesh, function: Callable[..., Any], weights: Any, inputs: tuple[Any, ...]) -> Any:
-    """Call function(weights, *inputs) on each device of a mesh, for its part of the batch.
+def on_each(mesh: Mesh | None, function: Callable[..., Any], weights: Any, inputs: tuple[Any, ...]) -> Any:
+    """Call function(weights, *inputs), on each device of a mesh, if there is one, for its part of the batch.
 
-    To be traced. What is returned has the batch as its first axis, too.
+    To be traced. What is returned has the batch as its first axis, too. mesh and inputs: see `divided`.
     """
+    if mesh is None:
+        return function(weights, *inputs)
     specs = tuple(DIVIDED if is_along else WHOLE for is_along in along_batch(inputs))
-    divided = jax.shard_map(function, mesh=mesh, in_specs=(WHOLE, *specs), out_specs=DIVIDED, check_vma=False)
-    return divided(weights, *inputs)
+    parts = jax.shard_map(function, mesh=mesh, in_specs=(WHOLE, *specs), out_specs=DIVIDED, check_vma=False)
+    return parts(weights, *inputs)
 
 
 def even_batch(size: int, devices: int) -> int:
@@ -75,10 +77,14 @@ def divides(mesh: Mesh | None, inputs: tuple[Any, ...]) -> bool:
     return mesh is not None and mesh.size > 1 and jax.tree.leaves(inputs[0])[0].shape[0] % mesh.size == 0
 
 
-def placed(mesh: Mesh, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs where `on_each` takes them from: parts of a batch on their devices, and the rest on all."""
-    specs = (DIVIDED if is_along else WHOLE for is_along in along_batch(inputs))
-    return tuple(jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(inputs, specs, strict=True))
+def divided(mesh: Mesh | None, inputs: tuple[Any, ...]) -> tuple[Mesh | None, tuple[Any, ...]]:
+    """A mesh, None if the batch cannot be divided among its devices; and inputs where `on_each` takes them
+    from: parts of a batch on their devices, and the rest on all.
+    """
+    if mesh is None or not divides(mesh, inputs):
+        return None, inputs
+    places = [NamedSharding(mesh, DIVIDED if is_along else WHOLE) for is_along in along_batch(inputs)]
+    return mesh, tuple(jax.device_put(x, place) for x, place in zip(inputs, places, strict=True))
 
 
 @partial(jax.jit, static_argnames="mesh")

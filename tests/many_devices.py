@@ -16,8 +16,8 @@ from quick_compilation import compiling_quickly
 from small_models import model_of, smallest_config
 
 from sam2_jax import AutomaticMaskGenerator, Sam2Model
-from sam2_jax.checkpoint.pretrained import _apply, _apply_on_each
-from sam2_jax.devices import placed
+from sam2_jax.checkpoint.pretrained import _apply
+from sam2_jax.devices import divided
 
 EXCHANGES = re.compile(r"[\s)]((?:all-gather|all-reduce|all-to-all|reduce-scatter|collective)[\w-]*)\(")
 
@@ -60,11 +60,8 @@ def flops(model: Sam2Model, devices: int, batch: int = 8) -> float:
     on_devices = model.on_devices(devices)
     inputs = (np.zeros((batch, 64, 64, 3), np.float32),)
     how = {"method": "encode_image", "record": (), "options": ()}
-    if devices == 1:
-        lowered = _apply.lower(model.module, on_devices.params, *inputs, **how)
-    else:
-        there = placed(on_devices.mesh, inputs)
-        lowered = _apply_on_each.lower(on_devices.mesh, model.module, on_devices.params, *there, **how)
+    mesh, there = divided(on_devices.mesh, inputs)
+    lowered = _apply.lower(model.module, on_devices.params, *there, mesh=mesh, **how)
     return lowered.compile().cost_analysis()["flops"]
 
 
@@ -99,8 +96,8 @@ def main() -> None:
     texts = [path.read_text() for path in Path(sys.argv[1]).glob("*after_optimizations.txt")]
     report["programs"] = len(texts)
     report["of several"] = sum("num_partitions=" in text for text in texts)
-    divided = placed(model.on_devices(8).mesh, (np.ones((8, 8)),))[0]
-    summed = jax.jit(lambda x: x.sum()).lower(divided).compile()
+    _, (parts,) = divided(model.on_devices(8).mesh, (np.ones((8, 8)),))
+    summed = jax.jit(lambda x: x.sum()).lower(parts).compile()
     report["exchanges of a sum"] = EXCHANGES.findall(summed.as_text())
     report["exchanges"] = sorted({found for text in texts for found in EXCHANGES.findall(text)})
     print(json.dumps(report))

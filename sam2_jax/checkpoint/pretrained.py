@@ -41,7 +41,7 @@ _IGNORED = (
 )
 
 
-@partial(jax.jit, static_argnames=("module", "method", "record", "options"))
+@partial(jax.jit, static_argnames=("module", "method", "record", "options", "mesh"))
 def _apply(
     module: nn.Module,
     params: Any,
@@ -49,14 +49,12 @@ def _apply(
     method: str,
     record: tuple[str, ...],
     options: tuple[tuple[str, Any], ...],
+    mesh: Mesh | None = None,
 ) -> Any:
-    return module.apply({"params": params}, *inputs, method=method, mutable=list(record), **dict(options))
+    def apply(params: Any, *inputs: Any) -> Any:
+        return module.apply({"params": params}, *inputs, method=method, mutable=list(record), **dict(options))
 
-
-@partial(jax.jit, static_argnames=("mesh", "module", "method", "record", "options"))
-def _apply_on_each(mesh: Mesh, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-    """The same on each device of a mesh, for its part of the batch."""
-    return devices.on_each(mesh, partial(_apply, module, **options), params, inputs)
+    return devices.on_each(mesh, apply, params, inputs)
 
 
 class PretrainedModel(Generic[Config]):
@@ -271,11 +269,8 @@ class PretrainedModel(Generic[Config]):
         """
         how = {"method": method, "record": record, "options": tuple(sorted(options.items()))}
         with computed_at_once(self.params, inputs):
-            if method in self._of_batches and devices.divides(self.mesh, inputs):
-                assert self.mesh is not None
-                inputs = devices.placed(self.mesh, inputs)
-                return _apply_on_each(self.mesh, self.module, self.params, *inputs, **how)
-            return _apply(self.module, self.params, *inputs, **how)
+            mesh, inputs = devices.divided(self.mesh if method in self._of_batches else None, inputs)
+            return _apply(self.module, self.params, *inputs, mesh=mesh, **how)
 
 
 def computed_at_once(*operands: Any) -> AbstractContextManager[Any]:

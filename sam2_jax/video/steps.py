@@ -11,20 +11,24 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from sam2_jax.devices import DIVIDED, SECOND_DIVIDED, WHOLE, divides, on_each, placed
+from sam2_jax.devices import DIVIDED, SECOND_DIVIDED, WHOLE, divided, divides, on_each
 from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState
 from sam2_jax.model.sam2_video import FrameFeatures, resize_mask
 
 
-@partial(jax.jit, static_argnames=("module", "method", "options"))
-def _run(module: nn.Module, params: Any, *inputs: Any, method: str, options: tuple[Any, ...] = ()) -> Any:
-    return module.apply({"params": params}, *inputs, method=method, **dict(options))
+@partial(jax.jit, static_argnames=("module", "method", "options", "mesh"))
+def _run(
+    module: nn.Module,
+    params: Any,
+    *inputs: Any,
+    method: str,
+    options: tuple[Any, ...] = (),
+    mesh: Mesh | None = None,
+) -> Any:
+    def run(params: Any, *inputs: Any) -> Any:
+        return module.apply({"params": params}, *inputs, method=method, **dict(options))
 
-
-@partial(jax.jit, static_argnames=("mesh", "module"))
-def _encode_on_each(mesh: Mesh, module: nn.Module, params: Any, pixels: Any) -> Any:
-    """Features of frames, of which each device of a mesh encodes its part."""
-    return on_each(mesh, partial(_run, module, method="encode_frame"), params, (pixels,))
+    return on_each(mesh, run, params, inputs)
 
 
 @partial(jax.jit, static_argnames=("module", "with_candidates", "mesh"), donate_argnames="state")
@@ -91,12 +95,10 @@ class Steps(NamedTuple):
 
     def encode(self, pixels: np.ndarray) -> FrameFeatures:
         """Encode frames [T, H, W, 3], for all objects."""
-        found: FrameFeatures
-        if self.mesh is not None and divides(self.mesh, (pixels,)):
-            (there,) = placed(self.mesh, (pixels,))
-            found = _encode_on_each(self.mesh, self.module, self.params, there)
-            return jax.device_put(found, NamedSharding(self.mesh, WHOLE))  # for the objects of each device
-        found = self._run("encode_frame", pixels)
+        mesh, inputs = divided(self.mesh, (pixels,))
+        found: FrameFeatures = _run(self.module, self.params, *inputs, method="encode_frame", mesh=mesh)
+        if mesh is not None:  # for the objects of each device
+            found = jax.device_put(found, NamedSharding(mesh, WHOLE))
         return found
 
     def frame_of(self, features: FrameFeatures, index: int) -> FrameFeatures:
