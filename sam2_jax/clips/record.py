@@ -14,6 +14,7 @@ from sam2_jax.json_files import json_text
 from sam2_jax.video.tracker import VideoTracker
 
 ROWS_FILE = "frames.jsonl"
+_BEGINNING = b'{"made_of": '
 _SESSION = re.compile(r"session-(\d+)\.npz")
 SECONDS = 20.0
 """Between saved sessions, so much of which is tracked again after a crash."""
@@ -39,7 +40,7 @@ class Record:
         """Take up the rows of a folder if they are made of the same; else there are none.
 
         is_new: there is no record in the folder. is_anew: there is one that was made of something else, which
-        is lost when the work begins.
+        is lost when the work begins. Raises ValueError for a file of the record's name that is none.
         """
         self._folder = folder
         self._path = folder / ROWS_FILE
@@ -59,7 +60,13 @@ class Record:
     def _look(self) -> None:
         """Find whole rows."""
         with self._path.open("rb") as file:
-            if _json(file.readline()) != self._head:
+            head = file.readline()
+            if len(head) < len(_BEGINNING) and _BEGINNING.startswith(head):  # killed when it began
+                self.is_new = True
+                return
+            if not head.startswith(_BEGINNING):
+                raise ValueError(f"{self._path} is there, and is no record of frames: choose another folder")
+            if _json(head) != self._head:
                 self.is_anew = True
                 return
             self._offsets = [file.tell()]

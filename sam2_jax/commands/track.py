@@ -266,7 +266,8 @@ def _results(output: Path) -> list[Path]:
 def _check_output(clip: Path, output: Path) -> None:
     """Raise ValueError for a folder that cannot be written, and one where results would be the clip's."""
     check_writable(output, is_folder=True)
-    if clip.resolve() in [path.resolve() for path in (output, *_results(output))]:
+    own = clip.resolve()
+    if own == output.resolve() or any(path.resolve() in (own, *own.parents) for path in _results(output)):
         raise ValueError(f"results in {output} would be among the clip's own files: choose another --output")
 
 

@@ -327,6 +327,14 @@ def test_what_is_of_something_else_is_made_anew(model: str, capsys: pytest.Captu
         "mine/masks is there, and is not of this command: choose another --output" in capsys.readouterr().err
     )
     assert {path.name for path in Path("mine").iterdir()} == {"masks"}
+    Path("mine/frames.jsonl").write_text('{"frame": 1}\n')
+    assert track(model, "--point", "14,30", output="mine") == 1
+    assert "mine/frames.jsonl is there, and is no record of frames" in capsys.readouterr().err
+    assert {path.name for path in Path("mine").iterdir()} == {"masks", "frames.jsonl"}
+    Path("out/frames.jsonl").write_bytes(b'{"mad')  # killed when it began
+    Path("out/tracks.json").unlink()
+    assert track(model, "--point", "14,30", "--write", "json") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_frame_that_cannot_be_read_ends_the_clip(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,7 +365,7 @@ def test_a_frame_before_all_prompts_need_not_be_readable(
 
 def test_results_are_never_among_the_clips_own_files(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert track(model, "--point", "14,30", "--write", "json", "masks") == 0
-    for clip, output in (("clip", "clip"), ("out/masks", "out")):
+    for clip, output in (("clip", "clip"), ("out/masks", "out"), ("out/masks/frame 3.png", "out")):
         there = written(clip)
         assert track(model, "--point", "30,30", clip=clip, output=output) == 1
         assert "would be among the clip's own files: choose another --output" in capsys.readouterr().err
