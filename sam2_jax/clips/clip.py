@@ -63,7 +63,7 @@ class Clip(Sequence[np.ndarray]):
 
     @property
     def rate(self) -> float | None:
-        """How many of these frames are shown a second, on average; None where nothing says it."""
+        """How many of these frames are shown a second, in a video on average; None where nothing says it."""
         return None if self.source.rate is None else self.source.rate / self.numbers.step
 
     def name(self, t: int) -> str:

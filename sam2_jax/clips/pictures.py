@@ -66,7 +66,10 @@ class PictureFolder:
 
 
 class Animation:
-    """An animated GIF, WebP or PNG, or any other picture with frames; a picture is a clip of one."""
+    """An animated GIF, WebP or PNG, or any other picture with frames; a picture is a clip of one.
+
+    Its rate is what the first frame says: to know how long all are shown, all would have to be decoded.
+    """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
