@@ -136,7 +136,7 @@ class VideoFile:
                 times.append(packet.pts)
         except av.FFmpegError:
             pass  # it ends here
-        except IndexError as error:  # PyAV's
+        except IndexError as error:  # PyAV's, before 19
             raise ValueError(
                 f"{self.path} has a stream of which its beginning does not tell: {self._remedy}"
             ) from error

@@ -247,7 +247,8 @@ def test_pictures_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
         open_clip(path)
 
 
-def test_a_stream_that_comes_later_is_refused(tmp_path: Path) -> None:
+def test_a_stream_that_comes_later_is_left_out_or_refused(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (60, 64, 64, 3), np.uint8)
     data = bytearray(write_video(tmp_path / "a.ts", noise).read_bytes())
@@ -256,6 +257,9 @@ def test_a_stream_that_comes_later_is_refused(tmp_path: Path) -> None:
     last = max(place for place in places if (data[place + 1] & 0x5F, data[place + 2]) == (0x41, 0))
     data[last + 2] = 1
     (tmp_path / "a.ts").write_bytes(data)
+    if int(av.__version__.split(".")[0]) >= 19:
+        assert len(open_clip(tmp_path / "a.ts")) == len(noise) - 1
+        return
     with pytest.raises(ValueError, match="has a stream of which its beginning does not tell: convert it"):
         open_clip(tmp_path / "a.ts")
 

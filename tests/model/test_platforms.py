@@ -62,6 +62,7 @@ def test_calls_of_a_model_have_them_too() -> None:
     assert loops(programs["tpu"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform",
     [

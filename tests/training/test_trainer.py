@@ -83,10 +83,12 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(model: Sam2Model, s
     assert np.mean(totals[-3:]) < np.mean(totals[:3])
 
 
+@pytest.mark.slow
 def test_the_model_given_is_left_as_it_is(model: Sam2Model, straight: Trained) -> None:
     assert changed(model, model_of(smallest_config())) == set()
 
 
+@pytest.mark.slow
 def test_training_taken_up_again_comes_to_the_same_numbers(
     straight: Trained, resumed: tuple[Path, Trained]
 ) -> None:
@@ -96,6 +98,7 @@ def test_training_taken_up_again_comes_to_the_same_numbers(
     assert changed(model, straight[0]) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option", [partial(jax.enable_x64, True), partial(jax.numpy_dtype_promotion, "strict")]
 )
@@ -106,6 +109,7 @@ def test_jax_s_options_of_types_change_nothing(model: Sam2Model, straight: Train
     assert changed(trained, straight[0]) == set()
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_repeated(model: Sam2Model, resumed: tuple[Path, Trained]) -> None:
     again, rows = train(model, NoSource(), SHORT, resumed[0], progress=False)
     assert rows == resumed[1][1]
@@ -117,6 +121,7 @@ class NoSource:
         raise AssertionError("no example is needed")
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_training_is_refused(model: Sam2Model, resumed: tuple[Path, Trained]) -> None:
     with pytest.raises(ValueError, match=r"holds a training with other options \(seed\): choose another"):
         train(model, SOURCE, replace(SHORT, seed=1), resumed[0], progress=False)
@@ -130,6 +135,7 @@ def test_a_folder_of_an_older_version_is_refused(model: Sam2Model, tmp_path: Pat
     assert (tmp_path / "training.json").read_text() == '{"steps": 12}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["model", "data", "image_size"])
 def test_a_folder_of_another_model_or_data_is_refused(
     what: str, model: Sam2Model, resumed: tuple[Path, Trained]
@@ -146,6 +152,7 @@ def test_a_folder_of_another_model_or_data_is_refused(
         train(other, SOURCE, SHORT, resumed[0], data=data, progress=False)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_goes_on_where_it_was(
     model: Sam2Model, straight: Trained, tmp_path: Path
 ) -> None:
@@ -168,6 +175,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(
     assert kept["optimizer"]["learning_rate"] == SHORT.optimizer.learning_rate
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_is_an_error_and_leaves_the_last_one(
     model: Sam2Model, straight: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +244,7 @@ class Specks:
         return scene._replace(masks=speck) if number >= self.begin * SHORT.batch_size else scene
 
 
+@pytest.mark.slow
 def test_objects_too_small_to_be_learnt_are_counted_and_move_nothing(
     model: Sam2Model, straight: Trained
 ) -> None:
@@ -255,6 +264,7 @@ def test_objects_too_small_to_be_learnt_are_counted_and_move_nothing(
         train(model, Specks(0), SHORT, stop_at=2, progress=False)
 
 
+@pytest.mark.slow
 def test_a_trained_model_keeps_its_processor_and_training_sees_what_it_does(straight: Trained) -> None:
     own = model_of(smallest_config())
     own.processor = Sam2Processor(PROCESSOR.replace(image_mean=(0.1, 0.2, 0.3)), point_pad_value=-7)

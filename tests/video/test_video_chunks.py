@@ -105,6 +105,7 @@ CHANGES: dict[str, Callable[[VideoTracker], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_done_between_two_frames_of_a_chunk_counts_for_the_second(change: str) -> None:
     runs = []
@@ -123,6 +124,7 @@ def test_what_is_done_between_two_frames_of_a_chunk_counts_for_the_second(change
         assert np.abs(mine[2] - other[2]).max() <= LIMIT
 
 
+@pytest.mark.slow
 def test_a_reset_forgets_what_was_tracked_ahead() -> None:
     one, new = session(CHUNK), session(CHUNK)
     one.prompt(0, 1, [(12, 30)])
@@ -178,6 +180,7 @@ def test_a_chunk_ends_where_what_the_host_has_not_kept_would_be_lost() -> None:
     assert programs[:4] == [8, 8, 8, 1]
 
 
+@pytest.mark.slow
 def test_a_stream_in_chunks_is_a_stream() -> None:
     """Frames read ahead are not known before their turn, and a stream does not keep more of them."""
     runs = []

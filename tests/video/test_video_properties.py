@@ -21,6 +21,7 @@ def session(source: Any = CLIP, **options: Any) -> VideoTracker:
     return small_video_model().video(source, **{"memory_dtype": "float32", **options})
 
 
+@pytest.mark.slow
 def test_an_object_has_the_masks_it_has_alone() -> None:
     prompts = {
         1: (0, (12, 30), 1),
@@ -91,6 +92,7 @@ def test_a_stream_is_a_clip() -> None:
     assert_same(expected, stacked([pushed.step(), *(pushed.step(picture) for picture in CLIP[1:])]))
 
 
+@pytest.mark.slow
 def test_a_stream_kept_and_not_kept_gives_the_same_after_a_correction() -> None:
     runs = []
     for keep in ("all", "none", "window:3"):
