@@ -27,6 +27,7 @@ from sam2_jax.atomic import check_writable, write_text
 from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.clips.masks_out import label_maps, object_masks
 from sam2_jax.clips.tracks import tracked_frame
+from sam2_jax.json_files import read_json_object, write_json
 from sam2_jax.processing.measures import ClipMeasures, Measures, mean
 from sam2_jax.progress import progress_bar
 from sam2_jax.video.model import Sam2VideoModel
@@ -125,11 +126,11 @@ def evaluate(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[Any, Mea
 def _check_same(folder: Path, options: dict[str, Any]) -> None:
     """Raise ValueError if masks in a folder were made with other options; else write down which they are."""
     path = folder / "made_with.json"
-    if path.exists() and (before := json.loads(path.read_text())) != options:
+    if path.exists() and (before := read_json_object(path, "name another --output")) != options:
         raise ValueError(
             f"the masks in {folder} were made with {before}; got {options}: name another --output"
         )
-    write_text(path, json.dumps(options, indent=2) + "\n")
+    write_json(path, options)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,6 +1,5 @@
 """Files and folders that appear whole or not at all."""
 
-import glob
 import os
 import shutil
 import tempfile
@@ -81,9 +80,12 @@ def aside(target: Path, *, is_folder: bool = False) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def remove_left_behind(target: Path) -> None:
-    """Remove what was aside for a target when a process was killed. Nobody may be writing it now."""
-    for path in target.parent.glob(glob.escape(_prefix(target)) + "*.tmp"):
+def remove_left_behind(folder: Path, name: str) -> None:
+    """Remove what was aside for a target when a process was killed. Nobody may be writing it now.
+
+    name: the target's own, or a pattern of several short ones, as of `Path.glob`.
+    """
+    for path in folder.glob(f"{_prefix(name)}*.tmp"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -109,14 +111,14 @@ def check_writable(target: Path, *, is_folder: bool = False) -> None:
 
 def _temporary(target: Path, folder: Path) -> Path:
     """An empty file in a folder, called so that it can be recognised if it is ever left behind."""
-    handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=".tmp", dir=folder)
+    handle, name = tempfile.mkstemp(prefix=_prefix(target.name), suffix=".tmp", dir=folder)
     os.close(handle)
     return Path(name)
 
 
-def _prefix(target: Path) -> str:
+def _prefix(name: str) -> str:
     # The name of the target may be as long as names can be.
-    return f".{target.name[:40]}."
+    return f".{name[:40]}."
 
 
 def _cannot_write(target: Path, error: Exception) -> ValueError:

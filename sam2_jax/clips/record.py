@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from sam2_jax.atomic import remove_left_behind
 from sam2_jax.clips.tracks import Track, TrackedFrame
 from sam2_jax.json_files import json_text
 from sam2_jax.video.tracker import VideoTracker
@@ -95,8 +96,7 @@ class Record:
                 except ValueError:  # it was half-written, or is not ours
                     pass
             path.unlink()
-        for path in self._folder.glob(".session-*.tmp"):  # half-written when a process was killed
-            path.unlink()
+        remove_left_behind(self._folder, "session-*.npz")
         if not count:
             with self._path.open("wb") as file:
                 file.write(json_text(self._head).encode() + b"\n")

@@ -2,11 +2,10 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from sam2_jax.clips.discovery import new_masks
 from sam2_jax.clips.record import Record, Row
 from sam2_jax.clips.tracks import Track, TrackedFrame, tracked_frame
 from sam2_jax.progress import progress_bar
+from sam2_jax.signals import handled
 from sam2_jax.video.results import FrameMasks
 from sam2_jax.video.tracker import VideoTracker
 
@@ -212,19 +212,11 @@ def _discovered(
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
     """Take Ctrl-C for a wish to stop soon; yields whether there was one. In the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    wishes: list[int] = []
-    usual = signal.getsignal(signal.SIGINT)
+    wishes: list[bool] = []
 
-    def handle(number: int, frame: Any) -> None:
-        wishes.append(number)
-        signal.signal(signal.SIGINT, usual)
+    def wish() -> None:
+        wishes.append(True)
         print("\nstopping soon; once more stops at once", file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGINT, handle)
-    try:
+    with handled(signal.SIGINT, wish, once=True):
         yield lambda: bool(wishes)
-    finally:
-        signal.signal(signal.SIGINT, usual)

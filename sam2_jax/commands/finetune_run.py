@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from sam2_jax.atomic import write_text
 from sam2_jax.commands.common import end_at_sigterm
 from sam2_jax.json_files import json_text
+from sam2_jax.signals import handled
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def one_of(process: int, processes: int) -> Iterator[None]:
     one process alone, SIGTERM is Ctrl-C.
     """
     if processes == 1:
-        with _sigterm_is_ctrl_c():
+        with handled(signal.SIGTERM, _interrupt):
             yield
         return
     with redirect_stdout(io.StringIO()) if process > 0 else nullcontext():
@@ -35,16 +35,8 @@ def one_of(process: int, processes: int) -> Iterator[None]:
             os._exit(1)
 
 
-@contextmanager
-def _sigterm_is_ctrl_c() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def tell_problems(problems: Sequence[str]) -> None:
@@ -94,12 +86,10 @@ def train_and_judge(
     def write_report() -> None:
         write_text(output / "report.json", json_text(report, indent=2) + "\n")
 
-    is_first = jax.process_index() == 0
-    done_by_all(write if is_first else _nothing)
+    def by_first(work: Callable[[], None]) -> None:
+        done_by_all(work if jax.process_index() == 0 else lambda: None)
+
+    by_first(write)
     judge(tuned, "after")
-    done_by_all(write_report if is_first else _nothing)
+    by_first(write_report)
     print(f"{output}: the trained model; in transformers/ the same for transformers")
-
-
-def _nothing() -> None:
-    """What a process does that leaves it to the first."""

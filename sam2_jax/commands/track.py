@@ -289,7 +289,7 @@ def _clear(output: Path, record: "Record") -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not record.is_new:
         for path in _results(output):
-            remove_left_behind(path)
+            remove_left_behind(path.parent, path.name)
 
 
 def _readable(record: "Record", passes: "Passes", frames: int) -> range:

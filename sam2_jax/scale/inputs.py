@@ -167,16 +167,11 @@ def _of_table(file: Stored) -> list[Item]:
     types = pyarrow.types
     with file.open() as opened, pyarrow.parquet.ParquetFile(opened) as parquet:
         columns = {field.name: field.type for field in parquet.schema_arrow}
-        has_bytes = "bytes" in columns
-        is_text = (
-            "path" not in columns
-            or types.is_string(columns["path"])
-            or types.is_large_string(columns["path"])
-        )
-        if not (has_bytes or "path" in columns):
+        has_bytes, has_path = "bytes" in columns, "path" in columns
+        if not (has_bytes or has_path):
             there = ", ".join(columns)
             raise ValueError(f"{file} must have a column bytes or path; its columns are {there}")
-        if not is_text:
+        if has_path and not (types.is_string(columns["path"]) or types.is_large_string(columns["path"])):
             raise ValueError(f"{file}: the column path must have texts; it has {columns['path']}")
         if has_bytes and not (types.is_binary(columns["bytes"]) or types.is_large_binary(columns["bytes"])):
             raise ValueError(f"{file}: the column bytes must have binary values; it has {columns['bytes']}")

@@ -53,14 +53,15 @@ class Shuffled:
         """The one of this number; all epochs are numbered on."""
         size = len(self.dataset)
         epoch, first = divmod(number, size)
-        order = _shuffled(self.seed, epoch, size)
+        order = shuffled(self.seed, epoch, size)
         for example in self.dataset.readable(int(order[(first + i) % size]) for i in range(size)):
             return example
         raise ValueError(f"no picture of the dataset can be used{at_first(self.dataset.problems)}")
 
 
 @lru_cache(maxsize=2)  # an epoch may end within a batch
-def _shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
+def shuffled(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of so many examples in an epoch."""
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 

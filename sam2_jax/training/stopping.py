@@ -2,32 +2,24 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+from sam2_jax.signals import handled
 
 
 @contextmanager
 def ctrl_c_for_all() -> Iterator[None]:
     """Let Ctrl-C in one of several processes be told to all, as SIGTERM is; a second one stops it alone."""
-    if jax.process_count() == 1 or threading.current_thread() is not threading.main_thread():
+    if jax.process_count() == 1:
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
-
-    def tell(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        os.kill(os.getpid(), signal.SIGTERM)  # which JAX takes, and tells the others
-
-    signal.signal(signal.SIGINT, tell)
-    try:
+    # SIGTERM JAX takes, and tells the others.
+    with handled(signal.SIGINT, lambda: os.kill(os.getpid(), signal.SIGTERM), once=True):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def all_stop_at(step: int) -> bool:

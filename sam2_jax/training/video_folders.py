@@ -15,6 +15,7 @@ import numpy as np
 
 from sam2_jax.checks import read_flag, read_whole
 from sam2_jax.processing.images import natural_order, open_image, pictures_in, to_rgb
+from sam2_jax.training.batches import shuffled
 from sam2_jax.training.clip_batches import ClipExample
 from sam2_jax.training.examples import at_first, dimensions
 from sam2_jax.training.label_maps import bright
@@ -174,7 +175,7 @@ class ShuffledVideos:
         """The one of this number; all epochs are numbered on."""
         size = len(self.dataset)
         epoch, first = divmod(number, size)
-        order = np.random.default_rng((self.seed, epoch)).permutation(size)
+        order = shuffled(self.seed, epoch, size)
         rng = np.random.default_rng((self.seed, epoch, first))
         for i in range(size):
             index = int(order[(first + i) % size])

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from sam2_jax.devices import DIVIDED, SECOND_DIVIDED, WHOLE, divided, divides, on_each
+from sam2_jax.devices import DIVIDED, SECOND_DIVIDED, WHOLE, divided, on_each
 from sam2_jax.model.memory_bank import FrameOutput, Plan, TrackedFrame, VideoState
 from sam2_jax.model.sam2_video import FrameFeatures, resize_mask
 
@@ -144,7 +144,5 @@ class Steps(NamedTuple):
 
         Leaves of the plans, and of what is found, are [T, P, ...].
         """
-        mesh = self.mesh if divides(self.mesh, (state,)) else None
-        if mesh is not None:
-            state = jax.device_put(state, NamedSharding(mesh, DIVIDED))
+        mesh, (state,) = divided(self.mesh, (state,))
         return _track(self.module, self.params, features, state, plans, with_candidates, mesh)
