@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 # With a size JAX locks the cache: processes share it.
 jax.config.update("jax_compilation_cache_max_size", 8 * 2**30)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# The same examples each time, however slow other processes make them.
+hypothesis.settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 # Among processes that share a machine: threads of torch spin while they wait, on cores of the others.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -222,8 +222,9 @@ def test_a_tensor_of_an_unknown_name_is_refused_unread(folder: Path) -> None:
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"1 of [0-9]+ tensors(.|\n)*extra +- +\(2147483648,\)"):
         Sam2Model.from_pretrained(folder)
-    assert tracemalloc.get_traced_memory()[1] < 2**25
+    peak = tracemalloc.get_traced_memory()[1]  # of the whole process, in which other threads may be at work
     tracemalloc.stop()
+    assert peak < 2**29
 
 
 def test_a_type_of_the_same_size_is_refused(folder: Path) -> None:

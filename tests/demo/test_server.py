@@ -426,7 +426,7 @@ def test_a_picture_of_a_thousand_million_pixels_is_refused_before_it_is_decoded(
     start = time.monotonic()
     answer = client.post("/api/media?name=huge.png", content=b"\x89PNG\r\n\x1a\n" + packed)
     _refused(answer, 400, "huge.png", "40000 x 25000", "limit")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_bodies_are_bounded(client: Any, picture: str) -> None:
@@ -553,7 +553,7 @@ def test_foreign_names_and_pages_are_refused(client: Any, picture: str) -> None:
 
 def test_with_a_token_nothing_goes_without_it(model: Sam2Model, tmp_path: Path) -> None:
     with (
-        served(model, None, SAMPLE_PICTURE, token="sesame", idle_seconds=0.2) as (address, demo),
+        served(model, None, SAMPLE_PICTURE, token="sesame", idle_seconds=1) as (address, demo),
         httpx.Client(base_url=address, timeout=60) as client,
     ):
         for headers in ({}, {"X-Token": "wrong"}, {"X-Token": "é".encode()}, {"X-Token": ""}):
@@ -617,7 +617,7 @@ def test_uploads_together_are_bounded(model: Sam2Model) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
     upload = _png(Image.fromarray(noise))
     with (
-        served(model, None, media_bytes=2.5 * len(upload), chunk_seconds=0.3) as (
+        served(model, None, media_bytes=2.5 * len(upload), chunk_seconds=1) as (
             address,
             demo,
         ),
@@ -659,14 +659,14 @@ def test_a_track_ends_when_its_client_goes(
             for row in tracked(*arguments, **options):
                 yield row
                 done += 1
-                time.sleep(0.3)
+                time.sleep(1)
         finally:
             ended.append(done)
 
     monkeypatch.setattr(kept_tracks, "tracked", slowly)
     with client.stream("POST", f"{clip}/track", json={"objects": OBJECTS, "direction": "both"}) as answer:
         next(answer.iter_lines())
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not ended:
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -73,7 +73,7 @@ def tasks(draw: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @given(work=st.lists(tasks(), min_size=1, max_size=5))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 def test_a_batch_equals_its_items_alone(work: list[dict[str, Any]]) -> None:
     model = model_of(smallest_config())
     alone = run(model, work, multimask_output=True)

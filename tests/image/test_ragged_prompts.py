@@ -48,7 +48,7 @@ def as_prompts(batch: list[list[Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(batch=st.tuples(images, images).filter(any))
 def test_a_ragged_batch_equals_its_objects_alone(
     model: Sam2Model, embeddings: ImageEmbeddings, batch: tuple[list[Any], list[Any]]

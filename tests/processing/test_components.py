@@ -35,7 +35,7 @@ def clean_by_flood_fill(logits: np.ndarray, threshold: float, hole: float, sprin
     return cleaned
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays.arrays(np.float32, SHAPES, elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])),
     st.sampled_from([-1.0, 0.0, 0.5]),
@@ -80,7 +80,7 @@ def test_small_components_at_the_border_count() -> None:
     assert fill_holes_and_remove_sprinkles(logits, max_sprinkle_area=1)[0, 0] == -10
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(arrays.arrays(bool, SHAPES))
 def test_labels_and_areas(masks: np.ndarray) -> None:
     labels, areas = label_components(masks)

@@ -38,7 +38,7 @@ def test_paths_pictures_arrays_and_batches(tmp_path: Path) -> None:
     assert processor(photo[..., 0])["pixel_values"].shape == (1, 16, 16, 3)
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(max_examples=20)
 @given(sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4))
 def test_a_batch_equals_its_pictures_alone(sizes: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(0)

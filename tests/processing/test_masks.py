@@ -79,7 +79,7 @@ def test_bounding_box() -> None:
     assert bounding_box(mask) == (3, 2, 5, 2)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays.arrays(
         bool, st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(0, 7)), elements=st.booleans()

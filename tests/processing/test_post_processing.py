@@ -60,7 +60,7 @@ def test_bfloat16_logits_are_taken_as_float32() -> None:
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=3),
     options=st.fixed_dictionaries(

@@ -161,7 +161,7 @@ objects = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(objects, min_size=1, max_size=3).filter(any))
 def test_padding_adds_nothing_and_loses_nothing(images: list[Any]) -> None:
     """What is not padding is exactly each object's own points, scaled as if it were alone."""

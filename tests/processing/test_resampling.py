@@ -14,7 +14,7 @@ TYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 
 @FILTERS
 @TYPES
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(height=sides, width=sides, target=st.tuples(sides, sides), value=st.integers(0, 255))
 def test_a_flat_picture_of_any_size_stays_flat(
     resample: int, dtype: type, height: int, width: int, target: tuple[int, int], value: int
@@ -26,7 +26,7 @@ def test_a_flat_picture_of_any_size_stays_flat(
 
 
 @TYPES
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(height=sides, width=sides, target=st.tuples(sides, sides), seed=st.integers(0, 99))
 def test_resizing_commutes_with_turning_the_picture(
     dtype: type, height: int, width: int, target: tuple[int, int], seed: int
@@ -37,7 +37,7 @@ def test_resizing_commutes_with_turning_the_picture(
     np.testing.assert_allclose(resize(image, *target).astype(int), turned.astype(int), atol=2)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(size=st.tuples(sides, sides), target=st.tuples(sides, sides))
 def test_nearest_takes_the_pixel_under_the_centre(size: tuple[int, int], target: tuple[int, int]) -> None:
     labels = np.arange(size[0] * size[1]).reshape(size)

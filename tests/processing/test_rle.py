@@ -47,7 +47,7 @@ def check_against_pycocotools(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(coco.decode(ours), mask)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS)
 def test_random_masks_equal_pycocotools(mask: np.ndarray) -> None:
     check_against_pycocotools(mask)
@@ -58,7 +58,7 @@ def test_special_masks_equal_pycocotools(name: str) -> None:
     check_against_pycocotools(SPECIAL[name])
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12))
 def test_any_counts_equal_pycocotools(counts: list[int]) -> None:
     """Also those that no mask encodes to, with empty runs in the middle."""
@@ -121,7 +121,7 @@ def test_malformed_run_lengths_are_refused(rle: Any, message: str) -> None:
         decode_rle(rle)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, st.data())
 def test_a_string_cut_short_is_refused(mask: np.ndarray, data: st.DataObject) -> None:
     rle = encode_rle(mask, compressed=True)
@@ -130,7 +130,7 @@ def test_a_string_cut_short_is_refused(mask: np.ndarray, data: st.DataObject) ->
         decode_rle(rle | {"counts": rle["counts"][:cut]})
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(alphabet=[chr(c) for c in range(48, 112)], max_size=12))
 def test_any_string_is_a_mask_or_a_value_error(text: str) -> None:
     try:
