@@ -1,5 +1,6 @@
 """Pictures of every kind as arrays [height, width, channels]; cropping and normalising them."""
 
+import io
 import os
 import re
 import stat
@@ -45,25 +46,29 @@ def natural_order(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
     """Open a picture file as people see it: upright by its EXIF orientation, an animation's first frame.
 
-    max_pixels: how large it may be; the size is read before the pixels. Raises ValueError, naming the file,
-    if it is missing, not a picture, broken or too large; warns if frames are left out. Safe in threads:
-    Pillow's own limit, which the whole process shares, is not used.
+    source: its path, or its bytes. max_pixels: how large it may be; the size is read before the pixels. name:
+    what messages call it, by default its path. Raises ValueError, naming the file, if it is missing, not a
+    picture, broken or too large; warns if frames are left out. Safe in threads: Pillow's own limit, which the
+    whole process shares, is not used.
     """
+    name = _name(source, name)
 
     def read(file: Image.Image) -> tuple[Image.Image, int]:
-        check_pixels(file.size, max_pixels, _name(path))
+        check_pixels(file.size, max_pixels, name)
         frames = getattr(file, "n_frames", 1)
         image = ImageOps.exif_transpose(file)
         if file.format == "PPM" and image.mode == "I":  # Pillow spreads 16 bits over 0 to 65535, as 32 bits
             image = Image.fromarray(np.asarray(image).astype(np.uint16))
         return image, frames
 
-    image, frames = _read(path, read)
+    image, frames = _read(source, read, name)
     if frames > 1:
-        warnings.warn(f"{_name(path)} has {frames} frames; only the first is used", stacklevel=2)
+        warnings.warn(f"{name} has {frames} frames; only the first is used", stacklevel=2)
     return image
 
 
@@ -87,34 +92,32 @@ class _TooLargeError(ValueError):
     """Says that a picture has too many pixels."""
 
 
-def _read(path: Any, read: Callable[[Image.Image], Result]) -> Result:
+def _read(source: Any, read: Callable[[Image.Image], Result], name: str | None = None) -> Result:
     """Let read look at a picture file as `reading` gives it."""
-    with reading(path) as file:
+    with reading(source, name=name) as file:
         return read(file)
 
 
 @contextmanager
-def reading(path: Any, max_pixels: int | None = None) -> Iterator[Image.Image]:
+def reading(source: Any, max_pixels: int | None = None, name: str | None = None) -> Iterator[Image.Image]:
     """A picture file whose header alone has been read, to be read on; ValueError for all that fails.
 
-    max_pixels: how large it may be, None if that is seen to by whoever reads on.
+    source and name: see `open_image`. max_pixels: how large it may be, None if that is seen to by whoever
+    reads on.
     """
-    name = _name(path)
-    if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"a picture's path must be text or a Path; got {shown(path)}")
+    name = _name(source, name)
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise ValueError(f"a picture's path must be text or a Path; got {shown(source)}")
     try:
-        # A pipe or a device would be waited for, or read without end.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise IsADirectoryError(0, "it is not a file")
-        with open(path, "rb") as file:
-            image = _identify(file, os.fspath(path))
+        with _opened(source) as file:
+            image = _identify(file, name if isinstance(source, bytes) else os.fspath(source))
             if max_pixels is not None:
                 check_pixels(image.size, max_pixels, name)
             yield image
     except _TooLargeError:
         raise
     except FileNotFoundError as error:
-        remedy = ": download it first" if "://" in str(path) else ""
+        remedy = ": download it first" if "://" in str(source) else ""
         raise ValueError(f"there is no picture {name}{remedy}") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not a picture in a format that Pillow reads") from error
@@ -130,6 +133,15 @@ def reading(path: Any, max_pixels: int | None = None) -> Iterator[Image.Image]:
         raise ValueError(
             f"{name} cannot be read: the picture is truncated or broken ({_short(error)})"
         ) from error
+
+
+def _opened(source: str | os.PathLike[str] | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    # A pipe or a device would be waited for, or read without end.
+    if not stat.S_ISREG(os.stat(source).st_mode):
+        raise IsADirectoryError(0, "it is not a file")
+    return open(source, "rb")
 
 
 def _identify(file: IO[bytes], name: str) -> Image.Image:
@@ -152,9 +164,10 @@ def _identify(file: IO[bytes], name: str) -> Image.Image:
     raise UnidentifiedImageError
 
 
-def _name(path: Any) -> str:
-    """A path as messages name it: of a very long one the end."""
-    name = " ".join(str(path).split()) if isinstance(path, (str, os.PathLike)) else shown(path)
+def _name(source: Any, name: str | None = None) -> str:
+    """A picture file as messages name it, by its name or path: of a very long one the end."""
+    named = source if name is None else name
+    name = " ".join(str(named).split()) if isinstance(named, (str, os.PathLike)) else shown(named)
     return name if len(name) <= 200 else f"... {name[-100:]}"
 
 

@@ -8,7 +8,6 @@ no Ray themselves:
                        batch_format="pyarrow", batch_size=16, compute=ActorPoolStrategy(size=8))
 """
 
-import io
 import json
 import os
 import socket
@@ -19,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
@@ -29,7 +27,7 @@ from sam2_jax.image.batch import Task, predict_batch
 from sam2_jax.image.generation_options import MaskGenerationOptions
 from sam2_jax.image.made_of import made_of
 from sam2_jax.image.model import Sam2Model
-from sam2_jax.processing.images import MAX_PIXELS, to_rgb
+from sam2_jax.processing.images import MAX_PIXELS, open_image, to_rgb
 from sam2_jax.progress import progress_bar
 from sam2_jax.scale.inputs import Item, content_of, find_pictures, with_bytes
 from sam2_jax.scale.pictures import made_by, row_of_result
@@ -194,17 +192,8 @@ def _key(item: Mapping[str, Any]) -> str:
 def _picture(item: Mapping[str, Any], max_pixels: int) -> np.ndarray:
     """A picture uint8 [H, W, 3]: see `content_of`. Raises ValueError if it cannot be read."""
     content = content_of(item)
-    if isinstance(content, Path):
-        return to_rgb(content, max_pixels=max_pixels)
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return to_rgb(image, max_pixels=max_pixels)
-    except UnidentifiedImageError as error:  # whose own words have an address in memory
-        raise ValueError(f"{_key(item)} is not a picture in a format that Pillow reads") from error
-    except ValueError:
-        raise
-    except Exception as error:  # Pillow's decoders meet broken files with errors of every kind
-        raise ValueError(f"{_key(item)} cannot be read as a picture: {error}") from error
+    name = _key(item) if isinstance(content, bytes) else None
+    return to_rgb(open_image(content, max_pixels, name), max_pixels=max_pixels)
 
 
 def _table(rows: list[Row], made: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow
 import pytest
 from discs import Discs
-from PIL import Image
+from PIL import ExifTags, Image
 from small_models import model_of, smallest_config
 from small_video import small_clip, small_video_model
 
@@ -38,7 +38,9 @@ def photos(tmp_path: Path) -> list[Path]:
     folder.mkdir()
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 60, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 6 if i == 1 else 1
+        Image.fromarray(pixels).save(folder / f"{i}.png", exif=turned)
     (folder / "3.png").write_bytes(b"no picture")
     return sorted(folder.iterdir())
 
@@ -59,7 +61,9 @@ def test_pictures_by_path_or_bytes_become_the_rows_of_the_command(
     assert without_clock(table.to_pylist()) == expected
     kept = {"id": [str(photo) for photo in photos], "bytes": [photo.read_bytes() for photo in photos]}
     of_bytes = without_clock(masks(pyarrow.table(kept)).to_pylist())
-    assert [row["masks"] for row in of_bytes] == [row["masks"] for row in expected]
+    for column in ("height", "width", "masks"):
+        assert [row[column] for row in of_bytes] == [row[column] for row in expected]
+    assert (of_bytes[1]["height"], of_bytes[1]["width"]) == (60, 41)  # upright
     assert "is not a picture in a format that Pillow reads" in of_bytes[-1]["error"]
 
 
