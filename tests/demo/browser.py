@@ -38,7 +38,11 @@ class Watched:
     def open(self, address: str) -> None:
         """Go to the page and wait for its picture."""
         self.page.goto(address)
-        self.says("is open")
+        self.is_open("")
+
+    def is_open(self, name: str) -> None:
+        """Wait until a medium is open and its first frame is seen."""
+        self.says(f"{name} is open")
         self.settle()
 
     def note_is(self, text: str) -> None:
@@ -57,7 +61,10 @@ class Watched:
         self.page.evaluate("document.getElementById('status').textContent = ''")
 
     def settle(self) -> None:
-        """Wait until what has changed is drawn."""
+        """Wait until the frame that is to be seen is here, and what has changed is drawn."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator("#canvas")).to_have_attribute("aria-busy", "false", timeout=60_000)
         self.page.evaluate(
             "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
         )

@@ -99,6 +99,7 @@ def open_page(browser: Any, server: tuple[str, Any]) -> Iterator[Any]:
 
 def _click(page: Watched, point: tuple[int, int], button: str = "left", size: tuple[int, int] = SIZE) -> None:
     """Click, and wait for what comes of it."""
+    page.settle()
     page.forget()
     page.page.mouse.click(*page.place(*point, size), button=button)
     page.says("score")
@@ -254,7 +255,7 @@ def test_a_picture_that_is_dropped_on_the_page_is_opened(open_page: Any) -> None
     page.page.dispatch_event("#canvas", "dragover", {"dataTransfer": dragged})
     expect(page.page.locator("#drop")).to_be_visible()
     page.page.dispatch_event("#canvas", "drop", {"dataTransfer": dragged})
-    page.says("dropped.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
+    page.is_open("dropped.png, 512 \N{MULTIPLICATION SIGN} 512")
     expect(page.page.locator("#drop")).to_be_hidden()
     _click(page, TRUCK)
 
@@ -310,7 +311,7 @@ def test_zoomed_and_moved_a_click_names_the_same_pixel(open_page: Any) -> None:
 def test_what_is_running_ends_where_another_picture_is_opened(open_page: Any, tmp_path: Path) -> None:
     page = open_page()
     page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", small_clip(40), 100))
-    page.says("40 frames is open")
+    page.is_open("40 frames")
     _click(page, (30, 30), size=(64, 64))
     page.page.get_by_role("button", name="Forward").click()
     expect(_button(page, "Stop")).to_be_visible()
@@ -391,8 +392,7 @@ def test_a_clip_is_tracked_corrected_and_written(open_page: Any, tmp_path: Path)
     frames = [np.asarray(sample.crop((8 * t, 0, 8 * t + 440, 440)).resize((96, 96))) for t in range(4)]
     size = (96, 96)
     page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", frames, 100))
-    page.says("clip.gif, 96 \N{MULTIPLICATION SIGN} 96, 4 frames is open")
-    page.settle()
+    page.is_open("clip.gif, 96 \N{MULTIPLICATION SIGN} 96, 4 frames")
     _click(page, (56, 65), size=size)
     page.page.get_by_role("button", name="Forward").click()
     page.says("1 object tracked on 4 frames")
@@ -419,13 +419,41 @@ def test_a_clip_is_tracked_corrected_and_written(open_page: Any, tmp_path: Path)
     page.page.keyboard.press("Control+z")
     page.page.locator("#canvas").press("Space")
     expect(_button(page, "Play")).to_have_attribute("aria-pressed", "true")
-    for shown in ("2 / 4", "4 / 4"):  # looked at whenever something is drawn: it is there for 100 ms
-        page.page.wait_for_function(
-            "text => document.getElementById('frame-number').textContent === text", arg=shown
-        )
+    for shown in ("2 / 4", "4 / 4"):
+        page.page.evaluate(_NUMBERED, shown)
     page.page.locator("#canvas").press("Space")
     expect(_button(page, "Play")).to_have_attribute("aria-pressed", "false")
 
+
+def test_only_the_frame_that_is_wanted_is_shown_and_clicked_on(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", small_clip(4), 100))
+    page.is_open("4 frames")
+    first, late = page.canvas(), []
+    page.page.route("**/frames/1", lambda route: late.append(route))
+    page.page.keyboard.press(".")
+    page.page.keyboard.press(",")
+    expect(page.page.locator("#frame-number")).to_have_text("1 / 4")
+    with page.page.expect_response("**/frames/1"):
+        late.pop().continue_()
+    page.page.wait_for_timeout(200)  # it would be there by now
+    np.testing.assert_array_equal(page.canvas(), first)
+
+    page.page.route("**/frames/0", lambda route: late.append(route))
+    Image.fromarray(small_clip(1)[0]).save(tmp_path / "other.png")
+    page.page.set_input_files("#file", tmp_path / "other.png")
+    page.says("other.png, 64 \N{MULTIPLICATION SIGN} 64 is open")
+    page.page.mouse.click(*page.place(30, 30, (64, 64)))  # on the clip's frame, which is still seen
+    late.pop().continue_()
+    page.settle()
+    expect(_rows(page)).to_have_count(0)
+
+
+# Looks whenever something is drawn: while a clip is played, a number is there for 100 ms.
+_NUMBERED = """async (text) => {
+  const number = document.getElementById("frame-number");
+  while (number.textContent !== text) await new Promise(requestAnimationFrame);
+}"""
 
 _TOLD = """async () => {
   const state = await import("/static/state.js");
@@ -498,16 +526,16 @@ def test_work_survives_a_reload_and_a_server_that_forgets(
     page = open_page()
     Image.open(SAMPLE_PICTURE).save(tmp_path / "mine.png")
     page.page.set_input_files("#file", tmp_path / "mine.png")
-    page.says("mine.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
-    page.settle()
+    page.is_open("mine.png, 512 \N{MULTIPLICATION SIGN} 512")
     _click(page, TRUCK)
     page.page.get_by_label("Name of Object 1").fill("truck")
     page.page.keyboard.press("Enter")
     page.page.mouse.move(5, 5)
     before = page.canvas()
-    page.page.wait_for_function(_SAVED, arg="truck")
+    while not page.page.evaluate(_SAVED, "truck"):
+        page.page.wait_for_timeout(100)
     page.page.reload()
-    page.says("mine.png, 512 \N{MULTIPLICATION SIGN} 512 is open")
+    page.is_open("mine.png, 512 \N{MULTIPLICATION SIGN} 512")
     expect(page.page.get_by_label("Name of truck")).to_have_value("truck")
     np.testing.assert_array_equal(page.canvas(), before)
 

@@ -42,7 +42,8 @@ const editing = new Editing(app, asking);
 const jobs = new Jobs(app);
 stage.follow(asking);
 
-const usable = () => Boolean(stage.shown) && !app.dropped && stage.shown.frame === app.frame;
+const isShown = () => stage.shown?.medium.id === app.medium?.id && stage.shown?.frame === app.frame;
+const usable = () => Boolean(app.medium) && !app.dropped && isShown();
 
 let saying = 0;
 const gestures = new Gestures(canvas, stage, {
@@ -76,9 +77,10 @@ let wanted = null;
 /** The frame that is to be seen, as soon as its pixels are here. */
 async function showFrame() {
   const { medium, frame } = app;
+  const key = (wanted = `${medium?.id}/${frame}`);
+  canvas.ariaBusy = String(Boolean(medium) && !isShown());
   if (!medium) return stage.clear();
-  if (stage.shown?.medium.id === medium.id && stage.shown.frame === frame) return stage.redraw();
-  const key = (wanted = `${medium.id}/${frame}`);
+  if (isShown()) return stage.redraw();
   try {
     const bitmap = await frames.get(medium, frame);
     if (wanted !== key || app.medium !== medium) return;
@@ -86,6 +88,8 @@ async function showFrame() {
     asking.answer();
   } catch (error) {
     if (wanted === key) app.refused(error);
+  } finally {
+    if (wanted === key) canvas.ariaBusy = "false";
   }
 }
 
