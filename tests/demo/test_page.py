@@ -1,7 +1,7 @@
 """The demo's page in a browser, with the embedded model behind it: at a desk, on a phone, by keys alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -114,6 +114,15 @@ def _drag(page: Watched, box: tuple[int, int, int, int]) -> None:
     page.page.mouse.up()
 
 
+def _until(page: Watched, condition: Callable[[], bool]) -> None:
+    """Wait for what the page does not tell."""
+    for _ in range(PATIENCE // 100):
+        if condition():
+            return
+        page.page.wait_for_timeout(100)
+    raise AssertionError("it did not come to be")
+
+
 def _button(page: Watched, name: str) -> Any:
     return page.page.get_by_role("button", name=name, exact=True)
 
@@ -222,8 +231,7 @@ def test_hovering_shows_what_a_click_would_take(open_page: Any) -> None:
     page.page.on("request", lambda request: asked.append(request.url))
     with page.page.expect_response("**/predict"):
         page.page.mouse.move(*page.place(*PLATE, SIZE))
-    page.settle()
-    assert (page.canvas() != bare).any()
+    _until(page, lambda: bool((page.canvas() != bare).any()))
     assert len(asked) == 1
     _click(page, PLATE)  # and the click takes it, with no other question
     assert len(asked) == 1
@@ -532,8 +540,7 @@ def test_work_survives_a_reload_and_a_server_that_forgets(
     page.page.keyboard.press("Enter")
     page.page.mouse.move(5, 5)
     before = page.canvas()
-    while not page.page.evaluate(_SAVED, "truck"):
-        page.page.wait_for_timeout(100)
+    _until(page, lambda: page.page.evaluate(_SAVED, "truck"))
     page.page.reload()
     page.is_open("mine.png, 512 \N{MULTIPLICATION SIGN} 512")
     expect(page.page.get_by_label("Name of truck")).to_have_value("truck")
