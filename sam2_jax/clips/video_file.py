@@ -13,9 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sam2_jax.clips.pictures import BACKWARDS, file_digest
-from sam2_jax.processing.images import MAX_PIXELS, check_pixels
+from sam2_jax.processing.images import MAX_PIXELS, check_pixels, to_rgb
 
 # Playlists, which name other files and addresses, are not among them.
 _CONTAINERS = (
@@ -211,8 +212,11 @@ def _orientation(frame: Any) -> tuple[int, int, int, int]:
 
 
 def _upright(frame: Any, orientation: tuple[int, int, int, int]) -> np.ndarray:
-    """A frame's pixels, uint8 [H, W, 3], as people are to see them."""
-    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    """A frame's pixels, uint8 [H, W, 3], as people are to see them, with transparency as pictures have it."""
+    has_alpha = any(part.is_alpha for part in frame.format.components)
+    pixels: np.ndarray = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
+    if has_alpha:
+        pixels = to_rgb(Image.fromarray(pixels), max_pixels=pixels.size)
     a, b, c, d = orientation
     if not a and not d:
         pixels = pixels.swapaxes(0, 1)

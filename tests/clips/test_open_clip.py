@@ -145,6 +145,21 @@ def test_videos_stand_upright(tmp_path: Path, turn: str) -> None:
     assert np.abs(clip[1].astype(int) - turned).max() < 12
 
 
+@pytest.mark.parametrize("codec", ["png", "qtrle"])
+def test_transparent_frames_are_those_of_transparent_pictures(tmp_path: Path, codec: str) -> None:
+    av = pytest.importorskip("av")
+    frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 4), np.uint8)
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, {"png": "rgba", "qtrle": "argb"}[codec]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba")))
+        container.mux(stream.encode())
+    with open_clip(tmp_path / "clip.mov") as video, open_clip(write_folder(tmp_path / "a", frames)) as folder:
+        np.testing.assert_array_equal(list(video), list(folder))
+        assert folder[0][frames[0, ..., 3] == 0].min() == 255  # white
+
+
 def test_pictures_stand_upright_by_their_exif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
