@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_jax.checks import shown
+from sam2_jax.checks import read_whole, shown
 from sam2_jax.clips.tables import import_pyarrow
 from sam2_jax.image.annotate import Summary
 from sam2_jax.image.automatic import AutomaticMaskGenerator
@@ -41,6 +41,9 @@ from sam2_jax.scale.rows import (
     write_rows,
 )
 from sam2_jax.scale.storage import check_folder, place_of
+
+if TYPE_CHECKING:
+    from sam2_jax.clips.tracking import Prompt
 
 _SECONDS_TO_ANSWER = 10.0
 # Photos of one task, and rows of one file: what is done again if a machine is lost.
@@ -153,26 +156,39 @@ class TrackedClips:
     def _rows(self, item: Mapping[str, Any]) -> list[Row]:
         from sam2_jax.clips.reading import open_clip
         from sam2_jax.clips.tables import track_row
-        from sam2_jax.clips.tracks import tracked_frame
+        from sam2_jax.clips.tracking import Passes, tracked
 
         key = _key(item)
         found: list[Row] = []
         try:
             with open_clip(Path(item["path"])) as clip:
+                prompts = _clip_prompts(item["prompts"], len(clip))
                 tracker = self.model.video(clip, **{"keep": "none"} | self.options)
-                for number, prompt in enumerate(item["prompts"], 1):
-                    given = {name: prompt.get(name) for name in ("points", "labels", "box")}
-                    tracker.prompt(
-                        prompt.get("t") or 0, number, **{k: v for k, v in given.items() if v is not None}
-                    )
-                for masks in tracker.propagate():
-                    frame = tracked_frame(masks)
+                for _, frame, broken in tracked(tracker, clip, Passes(prompts, len(clip), "forward")):
+                    if broken is not None:
+                        raise ValueError(broken)
                     found += [
                         {"id": key, "error": None} | track_row(clip, frame, track) for track in frame.tracks
                     ]
         except ValueError as error:
             return [{"id": key, "error": str(error)}]
         return found
+
+
+def _clip_prompts(objects: Sequence[Mapping[str, Any]] | None, frames: int) -> "list[Prompt]":
+    """What is said of the objects of a clip of so many frames, numbered from 1."""
+    from sam2_jax.clips.tracking import Prompt
+
+    found = []
+    for number, each in enumerate(objects or (), 1):
+        points, labels, box = (each.get(name) or None for name in ("points", "labels", "box"))
+        if points is None and box is None:
+            raise ValueError(f"object {number} must have points or a box; got {shown(dict(each))}")
+        t = read_whole("t", each.get("t") or 0, 0, frames - 1)
+        found.append(Prompt(t, number, points or (), labels or (), box))
+    if not found:
+        raise ValueError("there is nothing to track: prompts must be of at least one object")
+    return found
 
 
 def _load(

@@ -1,6 +1,7 @@
 """Classes for Ray Data, which need no Ray; the engine itself runs in `benchmarks/ray_faults.py`."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 from discs import Discs
 from PIL import ExifTags, Image
@@ -105,17 +107,27 @@ def test_clips_become_rows_of_tracks(tmp_path: Path) -> None:
     small_video_model().save_pretrained(tmp_path / "model")
     clip = tmp_path / "clip"
     clip.mkdir()
-    for t, picture in enumerate(small_clip(3)):
+    for t, picture in enumerate(small_clip(5)):
         Image.fromarray(picture).save(clip / f"{t}.png")
-    prompts = [{"points": [[14.0, 30.0]]}, {"box": [4.0, 18.0, 24.0, 42.0]}]
-    columns = {"path": [str(clip), str(tmp_path / "none")], "prompts": [prompts, prompts]}
+    prompts = [{"points": [[14.0, 30.0]]}, {"box": [4.0, 18.0, 24.0, 42.0], "t": 2}]
+    nowhere, nothing = [{**prompts[0], "t": 5}], [{"points": []}]
+    columns = {
+        "path": [str(clip), str(tmp_path / "none"), *[str(clip)] * 3],
+        "prompts": [prompts, prompts, nowhere, nothing, []],
+    }
     rows = TrackedClips(str(tmp_path / "model"))(pyarrow.table(columns)).to_pylist()
-    assert [(row["frame"], row["object_id"]) for row in rows[:-1]] == [
-        (t, i) for t in range(3) for i in (1, 2)
-    ]
-    assert all(row["id"] == str(clip) and row["size"] == [64, 64] for row in rows[:-1])
-    assert rows[-1]["frame"] is None
-    assert "none" in rows[-1]["error"]
+    of_clip, failed = rows[:-4], rows[-4:]
+    given = ["--point", "14,30", "--object", "--box", "4,18,24,42@2", "--quiet", "--write", "parquet"]
+    folders = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
+    assert main(["track", str(clip), *folders, *given]) == 0
+    expected = pyarrow.parquet.read_table(tmp_path / "out" / "tracks.parquet").to_pylist()
+    assert of_clip == [{"id": str(clip), "error": None, **row} for row in expected]
+    assert [(row["frame"], row["object_id"]) for row in of_clip[:4]] == [(0, 1), (1, 1), (2, 1), (2, 2)]
+    assert all(row["frame"] is None for row in failed)
+    for row, said in zip(
+        failed, ("none", "t must be .* 0 to 4; got 5", "points or a box", "nothing to track"), strict=True
+    ):
+        assert re.search(said, row["error"])
 
 
 def test_without_ray_the_extra_is_named(
