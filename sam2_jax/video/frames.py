@@ -3,9 +3,11 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from sam2_jax.checks import read_whole, shown
 from sam2_jax.config import Sam2Config
@@ -17,6 +19,14 @@ _SOURCES = "an array [frames, height, width, 3], a list of pictures, an iterator
 _ONE_PICTURE = ": one picture is a clip of one, index with [None]"
 _GREY_FRAMES = ": grey frames have a channel each, index with [..., None]"
 _OPEN_IT = ": sam2_jax.open_clip(path) has the frames of a file or folder"
+
+
+def check_uncut(*processors: Sam2ImageProcessor) -> None:
+    """Raise ValueError for processors that cut frames: prompts and masks are of whole ones."""
+    if any(processor.do_center_crop for processor in processors):
+        raise ValueError(
+            "a clip cannot be tracked with do_center_crop, which moves its frames; crop them first"
+        )
 
 
 class PreparedFrame(NamedTuple):
@@ -64,6 +74,7 @@ def read_clips(videos: Any, name: str = "videos") -> list[Sequence[Any]]:
     for clip in clips:
         if not hasattr(clip, "__len__") or not len(clip):
             raise ValueError(f"{name} must have pictures; got {shown(clip)}")
+        _check_apart(name, clip)
     return clips
 
 
@@ -108,6 +119,7 @@ class Frames:
             self._pictures, self._count = source, len(source)
             if not self._count:
                 raise ValueError("source must have frames; got none: pass None to add them one by one")
+            _check_apart("source", source)
         elif isinstance(source, Iterable):
             self._iterator = iter(source)
         else:
@@ -244,8 +256,27 @@ class Frames:
 
 
 def _own(picture: Any) -> Any:
-    """A picture that stays as it is when the caller uses its array again for the next frame."""
+    """A picture that stays as it is when the caller uses its array again for the next frame.
+
+    So does Pillow itself: an animation's frames are all one image, that of the frame sought last.
+    """
+    if isinstance(picture, Image.Image):
+        with suppress(Exception):  # of every kind: what is wrong with it is told when it is prepared
+            return picture.copy()
     return picture.copy() if isinstance(picture, np.ndarray) else picture
+
+
+def _check_apart(name: str, pictures: Any) -> None:
+    """Raise ValueError for a list that has one animation instead of its frames."""
+    seen: set[int] = set()
+    for picture in pictures if isinstance(pictures, (list, tuple)) else ():
+        if isinstance(picture, Image.Image):
+            if id(picture) in seen and getattr(picture, "n_frames", 1) > 1:
+                raise ValueError(
+                    f"{name} must be pictures; got one animation several times, which is one picture, the "
+                    f"frame sought last: take frame.copy() of each{_OPEN_IT}"
+                )
+            seen.add(id(picture))
 
 
 def _or_raise(picture: Any) -> Any:

@@ -82,7 +82,7 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
         """Segment all objects of a session on one frame, and remember it.
 
         frame_idx: its number; or else frame: the next one of a stream, the processor's pixel_values[0]. On a
-        frame with prompts for all objects these say what is there, and nothing is tracked. reverse: it is
+        frame with prompts for an object these say what is there, and it is not tracked. reverse: others are
         tracked backward in time. run_mem_encoder is taken for transformers' sake: a frame is remembered in
         any case, or the next ones could not be tracked. Raises ValueError for a frame that is not known.
         """
@@ -95,7 +95,7 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
         tracker = session.prompted(self)
         found = tracker.masks_on(t)
         if not all(found.is_conditioning):
-            found = tracker.step(frame=t, reverse=reverse)
+            found = tracker.step(frame=t, reverse=reverse, passes=False)
         return Sam2VideoSegmentationOutput.of(found)
 
     forward = __call__

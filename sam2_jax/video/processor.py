@@ -14,7 +14,7 @@ from sam2_jax.processing.options import OPTIONS
 from sam2_jax.processing.photo_prompts import Box, read_box, read_labels, read_points
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.processing.prompts import PADDING, read_prompts
-from sam2_jax.video.frames import PreparedFrames, read_clips
+from sam2_jax.video.frames import PreparedFrames, check_uncut, read_clips
 from sam2_jax.video.objects import FramePrompts
 from sam2_jax.video.prompts import read_id, read_mask
 from sam2_jax.video.session import Sam2VideoInferenceSession, read_session
@@ -133,6 +133,7 @@ class Sam2VideoProcessor(Sam2Processor):
         clear_old_inputs: these prompts take the place of the frame's earlier ones, else they are added.
         Raises ValueError for prompts that cannot be meant, and then changes nothing.
         """
+        check_uncut(self.image_processor, self.video_processor.image_processor)
         session = read_session(inference_session)
         t = session.check_frame(frame_idx)
         ids = _read_ids(obj_ids)

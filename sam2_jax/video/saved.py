@@ -23,12 +23,12 @@ _PARTS = ("low", "pointer", "memory")
 
 
 def save_objects(
-    path: Path, objects: Mapping[Hashable, VideoObject], memories: Memories, rules: Rules
+    path: Path, objects: Mapping[Hashable, VideoObject], memories: Memories, made_of: Mapping[str, Any]
 ) -> None:
     """Write objects and what the device remembers of them, whole or not at all.
 
-    Raises ValueError if the file cannot be written, and for objects whose policy of memory keeps notes of its
-    own, which the file has no place for.
+    made_of: all else on which that depends, as JSON has it. Raises ValueError if the file cannot be written,
+    and for objects whose policy of memory keeps notes of its own, which the file has no place for.
     """
     arrays: dict[str, np.ndarray] = {}
     described = []
@@ -53,7 +53,7 @@ def save_objects(
         )
     for name, array in memories.to_arrays().items():
         arrays[f"state/{name}"] = _plain(array)
-    about = {"rules": asdict(rules), "objects": described}
+    about = {"made_of": made_of, "objects": described}
     arrays["about"] = np.array(json.dumps(about))
 
     def write(aside: Path) -> None:
@@ -64,19 +64,20 @@ def save_objects(
 
 
 def load_objects(
-    path: Path, memories: Memories, rules: Rules, keep: int | None
+    path: Path, memories: Memories, made_of: Mapping[str, Any], rules: Rules, keep: int | None
 ) -> dict[Hashable, VideoObject]:
     """Read objects back, and into empty memories what the device had of them.
 
-    keep: see `VideoObject`. Raises ValueError for what is no such file, or of another model, other options or
-    a clip of another length.
+    made_of: see `save_objects`. keep: see `VideoObject`. Raises ValueError for what is no such file, or of
+    another model, other options or a clip of another length.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: _typed(file[name]) for name in file.files}
         about = json.loads(str(arrays.pop("about")[()]))
-        if about["rules"] != asdict(rules):
-            raise ValueError("it is of a clip of another length, or of other options")
+        if about["made_of"] != made_of:
+            other = [name for name, value in made_of.items() if about["made_of"].get(name) != value]
+            raise ValueError(f"it is of {' and '.join(f'other {name}' for name in other)}")
         state = {name.removeprefix("state/"): a for name, a in arrays.items() if name.startswith("state/")}
         objects = {
             each["id"]: _object(number, each, arrays, rules, keep)

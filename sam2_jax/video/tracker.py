@@ -6,15 +6,18 @@ frame of its object, also one that was tracked before, and prompts refine the ma
 """
 
 import os
+import warnings
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
 
+from sam2_jax.checkpoint.fingerprint import fingerprint
 from sam2_jax.checks import check_options, read_flag, read_whole, shown
 from sam2_jax.config import Sam2VideoConfig
 from sam2_jax.image.arguments import bucket, pad_prompts
@@ -27,7 +30,7 @@ from sam2_jax.processing.photo_prompts import join, read_box, read_labels, read_
 from sam2_jax.processing.processor import Sam2Processor
 from sam2_jax.video.ahead import TrackedAhead
 from sam2_jax.video.encoded import EncodedFrames
-from sam2_jax.video.frames import Frames
+from sam2_jax.video.frames import Frames, check_uncut
 from sam2_jax.video.objects import FramePrompts, Output, VideoObject, outputs_of
 from sam2_jax.video.options import VideoOptions
 from sam2_jax.video.policies import POLICIES
@@ -88,6 +91,7 @@ class VideoTracker:
         check_options(options, [*own, *_POST_PROCESSING], "a session on a clip")
         self.model = model
         self.processor = model.processor
+        check_uncut(self.processor.image_processor)
         self.options = VideoOptions(**{k: v for k, v in options.items() if k in own}).checked()
         self._post_processing = {k: v for k, v in options.items() if k not in own}
         nothing = np.zeros((1, 1, 1, 1, 1), np.float32)
@@ -172,6 +176,12 @@ class VideoTracker:
                 prompts = known.prompts[t].joined(prompts)
             found = self._segment(t, prompts, known)
         output = self._filled(outputs_of(found)[0])
+        if mask is not None and output.score <= 0 and np.any(mask):
+            warnings.warn(
+                f"of the mask of object {shown(object_id)} on frame {t} nothing is left at the network's "
+                "size, so that it says that the object is absent: it is too thin",
+                stacklevel=2,
+            )
         object_ = known or self._add(object_id)
         before = object_.output(t)
         object_.pending.pop(t, None)
@@ -209,7 +219,7 @@ class VideoTracker:
         Raises ValueError if that cannot be done, and for policies of memory other than "released".
         """
         self._ahead.drop()
-        save_objects(Path(path), self._objects, self._memories, self._rules)
+        save_objects(Path(path), self._objects, self._memories, self._made_of)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on, to the bit, where a session on the same clip with the same options was when it was saved.
@@ -217,7 +227,8 @@ class VideoTracker:
         Raises ValueError for other files and other models' and clips', and then changes nothing.
         """
         memories = self._no_memories()
-        self._go_on_with(load_objects(Path(path), memories, self._rules, self._kept), memories)
+        loaded = load_objects(Path(path), memories, self._made_of, self._rules, self._kept)
+        self._go_on_with(loaded, memories)
 
     def masks_on(self, frame: int) -> FrameMasks:
         """The masks that objects have on a frame so far, of prompts or of tracking; computes none.
@@ -261,11 +272,15 @@ class VideoTracker:
                 return
             yield self._track(frames[i:], direction)
 
-    def step(self, picture: Any = None, frame: int | None = None, reverse: bool = False) -> FrameMasks:
+    def step(
+        self, picture: Any = None, frame: int | None = None, reverse: bool = False, *, passes: bool = True
+    ) -> FrameMasks:
         """Track all objects on one frame.
 
         picture: the next frame of a stream, which is added. Without it, frame: the number of one that is
-        known, by default the newest. Raises ValueError for both of them and for a frame that is not known.
+        known, by default the newest. passes: objects with prompts on the frame count as tracked there, so
+        that what is said of them there later sees their memories; False if it is only looked at. Raises
+        ValueError for both picture and frame, and for a frame that is not known.
         """
         direction = -1 if read_flag("reverse", reverse) else 1
         if picture is not None:
@@ -275,7 +290,7 @@ class VideoTracker:
         else:
             newest = max(self._frames.count - 1, 0)
             t = self._reach("frame", newest if frame is None else frame)
-        return self._track(range(t, t + 1), direction)
+        return self._track(range(t, t + 1), direction, passes=read_flag("passes", passes))
 
     def add_frame(self, picture: Any) -> int:
         """Append a frame to a stream, to be prompted or tracked; returns its number."""
@@ -289,6 +304,20 @@ class VideoTracker:
         if found is None:
             raise ValueError(f"object_id must be one of {shown(list(self._objects))}; got {shown(object_id)}")
         return found
+
+    @cached_property
+    def _made_of(self) -> dict[str, Any]:
+        """On what results depend beside frames and prompts, as JSON has it, by what messages call it."""
+        config, options = self.model.config, self.options
+        own = ("memory", "fill_hole_area", "binarize_prompted_masks", "compat")
+        return {
+            "weights": fingerprint(self._steps.params),
+            "number types": [str(np.dtype(self.model.module.dtype)), str(options.memory_dtype)],
+            "image size": list(config.image_config.image_size),
+            "video size": options.size and list(options.size),
+            "clip length": self.num_frames,
+            "options": [asdict(self._rules), *(getattr(options, name) for name in own)],
+        }
 
     def _no_memories(self) -> Memories:
         return Memories(self.model.config, self._rules, self.options.memory_dtype)
@@ -397,7 +426,7 @@ class VideoTracker:
             with suppress(ValueError):  # of a broken frame, which is told when its turn comes
                 self._encoded.run(self._chunk_of(run))
 
-    def _track(self, run: range, direction: int) -> FrameMasks:
+    def _track(self, run: range, direction: int, *, passes: bool = True) -> FrameMasks:
         """Track the objects that have no prompts on the first frame of a run, and remember it."""
         t = run[0]
         self._settle()
@@ -416,7 +445,7 @@ class VideoTracker:
                 ):
                     each.keep_as_conditioning(t, output)
         objects = self._objects.values()
-        for each in objects:
+        for each in objects if passes else ():
             each.passed(t, direction)
         yielded = {each.id: None if each.is_dormant else each.output(t) for each in objects}
         return self._result(t, yielded, [t in each.conditioning for each in objects])

@@ -5,11 +5,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import smallest_video_config
-from small_video import assert_same, small_clip, small_video_model, stacked, video_model_of
+from small_video import assert_same, small_clip, small_video_model, stacked
 
 from sam2_jax import FrameMasks, VideoTracker
 
@@ -60,11 +60,18 @@ def test_what_is_no_session_of_this_clip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "session.npz"
     begin().save(path)
     model, clip = small_video_model(), small_clip(24)
+    tuned = model.with_params(jax.tree.map(lambda x: 1.01 * x, model.params))
+    oblong = model.with_image_size((32, 128))  # of as many cells
     for other, problem in [
-        (model.video(clip[:9]), "of a clip of another length"),
+        (model.video(clip[:9]), "of other clip length and other options"),
+        (model.video(clip[:20]), "of other clip length"),
         (model.video(clip, max_cond_frame_num=1), "of other options"),
-        (model.video(clip, memory_dtype=jnp.float32), "memory is bfloat16"),
-        (video_model_of(smallest_video_config(image_size=96)).video(clip), "memory is bfloat16"),
+        (model.video(clip, memory="selected"), "of other options"),
+        (model.video(clip, fill_hole_area=3), "of other options"),
+        (model.video(clip, memory_dtype=jnp.float32), "of other number types"),
+        (model.video(clip, size=(640, 640)), "of other video size"),
+        (tuned.video(clip), "of other weights"),
+        (oblong.video(clip), "of other image size"),
     ]:
         with pytest.raises(ValueError, match=f"session.npz is no session .*{problem}"):
             other.load(path)

@@ -191,6 +191,23 @@ def test_looking_at_a_prompted_frame_is_no_tracking(
     np.testing.assert_array_equal(*found)
 
 
+def test_a_neighbour_that_is_tracked_on_a_frame_makes_no_difference_to_one_that_is_prompted_there(
+    model: Sam2VideoModel, processor: Sam2VideoProcessor
+) -> None:
+    """A frame that was looked at for both is not passed by the one whose prompts say what is there."""
+    found = []
+    for ids in ([1], [1, 2]):
+        session = begin(processor)
+        for id_ in ids:
+            click(processor, session, 0, id_, CLICK)
+        click(processor, session, 3, 1, OTHER)
+        for t in range(4):
+            model(session, t)
+        click(processor, session, 3, 1, CLICK, clear=False, label=0)
+        found.append(model(session, 3).pred_masks[0])
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
+
+
 def test_a_prompt_during_a_run_is_seen(model: Sam2VideoModel, processor: Sam2VideoProcessor) -> None:
     session = begin(processor)
     click(processor, session, 0, 1, CLICK)
@@ -366,6 +383,21 @@ def test_calls_that_cannot_be_meant(model: Sam2VideoModel, processor: Sam2VideoP
     ):
         with pytest.raises(ValueError, match=message):
             ask()
+
+
+def test_frames_that_are_cut_are_refused(model: Sam2VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts and masks would be of another place."""
+    cutting = Sam2ImageProcessor(size=96, do_center_crop=True, crop_size=64)
+    for processor in (
+        Sam2VideoProcessor(cutting),
+        Sam2VideoProcessor(Sam2ImageProcessor(size=64), Sam2VideoVideoProcessor.of(cutting)),
+    ):
+        with pytest.raises(ValueError, match="cannot be tracked with do_center_crop"):
+            click(processor, begin(processor), 0, 1, CLICK)
+    other = Sam2VideoModel(model.config, model.params)
+    monkeypatch.setattr(other.processor, "image_processor", cutting)
+    with pytest.raises(ValueError, match="cannot be tracked with do_center_crop"):
+        other.video(CLIP)
 
 
 def test_frames_of_a_stream_that_cannot_be_meant(

@@ -2,10 +2,13 @@
 
 import gc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clip_files import write_gif
+from PIL import Image, ImageSequence
 from small_video import assert_same, small_clip, small_video_model, stacked
 
 from sam2_jax import Sam2VideoModel, VideoTracker
@@ -90,6 +93,29 @@ def test_a_stream_is_a_clip() -> None:
     expected = stacked(clip.propagate())
     assert_same(expected, stacked(from_iterator.propagate()))
     assert_same(expected, stacked([pushed.step(), *(pushed.step(picture) for picture in CLIP[1:])]))
+
+
+def test_frames_that_pillow_iterates_stay_as_they_came(tmp_path: Path) -> None:
+    """To Pillow they are one image, of the frame sought last: read ahead of their turn, and seen again."""
+    path = write_gif(tmp_path / "clip.webp", CLIP)
+    with Image.open(path) as animation:
+        one = session(ImageSequence.Iterator(animation), keep="all")._frames
+        assert one.can_have(4)
+        assert one.has(11)
+        expected = session()._frames
+        for t in (11, 0, 4, 10):
+            np.testing.assert_array_equal(one.pixels(t), expected.pixels(t))
+        pushed = session(None, keep="all")._frames
+        for t in range(3):
+            animation.seek(t)
+            pushed.add(animation)
+        for t in (0, 2, 1):
+            np.testing.assert_array_equal(pushed.pixels(t), expected.pixels(t))
+        frames = list(ImageSequence.Iterator(animation))
+        for begin in (session, small_video_model().processor.init_video_session):
+            with pytest.raises(ValueError, match="one animation several times.*frame.copy"):
+                begin(frames)
+            begin([frame.copy() for frame in ImageSequence.Iterator(animation)])
 
 
 @pytest.mark.slow
@@ -325,6 +351,10 @@ def test_a_mask_of_nothing_says_that_the_object_is_absent() -> None:
     assert found.object_scores.tolist() == [-10]
     assert not found.masks.any()
     assert len(list(one.propagate())) == 12
+    thin = np.zeros((256, 256), bool)
+    thin[100] = True
+    with pytest.warns(UserWarning, match="of the mask of object 2 on frame 0 nothing is left"):
+        assert one.prompt(0, 2, mask=thin).object_scores.tolist() == [-10]
 
 
 def test_a_cleared_frame_shows_nothing_of_its_old_mask() -> None:
