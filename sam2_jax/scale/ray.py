@@ -112,22 +112,24 @@ class PromptedMasks:
 
     def __call__(self, batch: Any) -> Any:
         items = batch.to_pylist()
-        rows: dict[str, Row] = {}
-        tasks = []
-        for item in items:
+        rows: dict[int, Row] = {}  # by place: two rows may be of one picture
+        tasks: dict[int, Task] = {}
+        for place, item in enumerate(items):
             key, prompts = _key(item), {name: item.get(name) for name in ("points", "labels", "boxes")}
             try:
                 photo = _picture(item, self.model.processor.image_processor.max_pixels)
-                tasks.append(Task(photo, **prompts, name=key))
+                tasks[place] = Task(photo, **prompts, name=key)
             except ValueError as error:
-                rows[key] = row_of(key, item.get("path"), None, [], 0.0, str(error))
-        paths = {_key(item): item.get("path") for item in items}
+                rows[place] = row_of(key, item.get("path"), None, [], 0.0, str(error))
         begun = time.perf_counter()
-        for result in predict_batch(self.model, tasks, progress=False, on_error="report", **self.options):
+        found = predict_batch(
+            self.model, list(tasks.values()), progress=False, on_error="report", **self.options
+        )
+        for place, result in zip(tasks, found, strict=True):
             now = time.perf_counter()
-            rows[result.name] = row_of_result(result, paths[result.name], now - begun)
+            rows[place] = row_of_result(result, items[place].get("path"), now - begun)
             begun = now
-        return _table([rows[_key(item)] for item in items], self.made)
+        return _table([rows[place] for place in range(len(items))], self.made)
 
 
 class TrackedClips:

@@ -100,6 +100,12 @@ def test_prompted_pictures_become_rows(model: str, photos: list[Path]) -> None:
     assert expected.masks is not None
     assert [mask["area"] for mask in found["masks"]] == expected.masks.sum(axis=(1, 2, 3)).tolist()
     assert "3.png" in damaged["error"]
+    columns = {"path": [str(photos[0])] * 3, "points": [points, points[1:], [[[-1.0, 0.0]]]]}
+    with pytest.warns(UserWarning, match="1 of 3 photos failed"):
+        several, one, outside = masks(pyarrow.table(columns)).to_pylist()
+    assert several["masks"] == found["masks"]
+    assert len(one["masks"]) == 1
+    assert "points must lie in the photo" in outside["error"]
 
 
 @pytest.mark.usefixtures("quick_compilation")
