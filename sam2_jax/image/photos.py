@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sam2_jax.image.coco import ANNOTATIONS_FILE
@@ -26,7 +26,7 @@ def find_photos(paths: Sequence[Path], of_one_name: bool = False) -> list[Path]:
         else:
             raise ValueError(f"there is no picture {path}")
     if of_one_name:
-        return list({os.path.realpath(photo): photo for photo in photos}.values())
+        return list({os.path.abspath(photo): photo for photo in photos}.values())
     named: dict[str, Path] = {}
     for photo in photos:
         if f"{photo.name}.{RECORD}" == ANNOTATIONS_FILE:
@@ -40,8 +40,8 @@ def find_photos(paths: Sequence[Path], of_one_name: bool = False) -> list[Path]:
 def _photos_in(folder: Path) -> list[Path]:
     pictures = pictures_in(folder)
     names = {picture.name for picture in pictures}
-    ours = [p for p in pictures if _photo_of(p.name) in names]
-    photos = [p for p in pictures if p not in ours]
+    own = photo_names(names)
+    photos = [picture for picture in pictures if picture.name in own]
     known = {*pictures, folder / ANNOTATIONS_FILE, *(folder / f"{name}.{RECORD}" for name in names)}
     others = [p for p in folder.iterdir() if p not in known and not p.name.startswith(".")]
     types = Counter(p.suffix.lower() or "no type" for p in others if not p.is_dir())
@@ -55,6 +55,12 @@ def _photos_in(folder: Path) -> list[Path]:
     if left_out:
         warnings.warn(f"{folder}: left out: {'; '.join(left_out)}", stacklevel=3)
     return photos
+
+
+def photo_names(names: Iterable[str]) -> set[str]:
+    """Of names of pictures in one folder, those that are not of what `annotate` wrote of another one."""
+    given = set(names)
+    return {name for name in given if _photo_of(name) not in given}
 
 
 def _photo_of(name: str) -> str | None:

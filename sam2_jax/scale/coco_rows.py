@@ -23,6 +23,7 @@ from sam2_jax.scale.rows import (
     MASKS_IN_A_FILE,
     ROWS_IN_A_FILE,
     Row,
+    as_text,
     made_with,
     read_rows,
     row_files,
@@ -205,19 +206,21 @@ def _row(image: dict[str, Any], annotations: list[Any]) -> Row:
     name = image.get("file_name")
     if not isinstance(name, str):
         raise ValueError(f"its file_name must be a string; got {shown(name)}")
+    name = as_text(name)
     row = {column: image.get(column) for column in _OF_IMAGE}
-    if "key" in image:
+    is_ours = "key" in image
+    if is_ours:
         row["id"] = image["key"]
     else:
         row |= {"id": name, "path": name}
     size = 0, 0
     if row["error"] is None:
         size = read_whole("its height", row["height"], 1), read_whole("its width", row["width"], 1)
-    return row | {"masks": [_mask(annotation, size) for annotation in annotations]}
+    return row | {"masks": [_mask(annotation, size, is_ours) for annotation in annotations]}
 
 
-def _mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """One of a row's masks. What was written by `rows_to_coco` comes back as it was."""
+def _mask(annotation: dict[str, Any], size: tuple[int, int], is_ours: bool) -> dict[str, Any]:
+    """One of a row's masks. is_ours: what was written by `rows_to_coco` comes back as it was."""
     segmentation = annotation.get("segmentation")
     box, area = annotation.get("bbox"), annotation.get("area")
     if isinstance(segmentation, dict):
@@ -226,7 +229,7 @@ def _mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
                 f"a mask's size must be the picture's, {size}; got {shown(segmentation.get('size'))}"
             )
         counts = segmentation.get("counts")
-        is_ours = isinstance(counts, str) and "stability_score" in annotation
+        is_ours = is_ours and isinstance(counts, str)
         if not is_ours:
             segmentation = convert_rle(segmentation, compressed=True)
     elif isinstance(segmentation, list):

@@ -15,7 +15,7 @@ from typing import Any
 
 from sam2_jax.checks import shown
 from sam2_jax.clips.tables import import_pyarrow
-from sam2_jax.image.photos import find_photos
+from sam2_jax.image.photos import find_photos, photo_names
 from sam2_jax.processing.images import PICTURES
 from sam2_jax.scale.rows import as_text
 from sam2_jax.scale.storage import Stored, is_uri, local, place_of
@@ -107,8 +107,10 @@ def _files(place: Stored) -> list[Stored]:
         return [place]
     known = (*PICTURES, *_TABLES)
     names = {info.base_name: info.is_file for info in place.children()}
-    names = {name: is_file for name, is_file in names.items() if not name.startswith((".", "_"))}
-    used = [name for name, is_file in names.items() if is_file and _suffix(name) in known]
+    names = {name: is_file for name, is_file in names.items() if not _is_aside(name)}
+    files = [name for name, is_file in names.items() if is_file]
+    photos = photo_names(name for name in files if _suffix(name) in PICTURES)
+    used = [name for name in files if name in photos or _suffix(name) in _TABLES]
     others = Counter(_suffix(name) if is_file else "folders" for name, is_file in names.items())
     left = ", ".join(f"{n} of {kind or 'no type'}" for kind, n in others.items() if kind not in known)
     if not used:
@@ -116,6 +118,11 @@ def _files(place: Stored) -> list[Stored]:
     if left:
         warnings.warn(f"{place}: left out: {left}", stacklevel=3)
     return [place / name for name in used]
+
+
+def _is_aside(name: str) -> bool:
+    """Whether a name says that it is not meant; "_" says it of all but pictures: cameras use it."""
+    return name.startswith(".") or (name.startswith("_") and _suffix(name) not in PICTURES)
 
 
 def _suffix(name: str) -> str:

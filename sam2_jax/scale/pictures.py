@@ -120,16 +120,16 @@ def predict_rows(
 ) -> Summary:
     """Segment prompted objects in many photos, as `predict_batch` with its options, into rows of a folder.
 
-    A row's id is its task's name or else the photo's absolute path: what has a row is not done again. The
-    name stands for the photo and its prompts; other prompts need another name. Photos and prompts at fault
-    have rows that say why. Returns what was done. Raises ValueError as `predict_batch` does, for tasks
-    without a name and a path, for two of one id, and as `RowWriter`.
+    A row's id is its task's name or else the photo's absolute path, as of all photos of a folder: what has a
+    row is not done again. The name stands for the photo and its prompts; other prompts need another name.
+    Photos and prompts at fault have rows that say why. Returns what was done. Raises ValueError as
+    `predict_batch` does, for tasks without a name and a path, for two of one id, and as `RowWriter`.
     """
     options.setdefault("progress", False)
     processor = options.get("processor") or model.processor
     settings = {name: value for name, value in options.items() if name not in _CHANGES_NO_MASK}
     made = made_of(model, processor, settings | {"prompted": True}, model_name)
-    tasks = tasks_of_folder(Path(work)) if isinstance(work, (str, Path)) else work
+    tasks = _tasks_by_path(Path(work)) if isinstance(work, (str, Path)) else work
     summary = Summary()
     with RowWriter(Path(output), made) as rows:
         paths: dict[str, str | None] = {}
@@ -144,6 +144,12 @@ def predict_rows(
             if result.error is not None:
                 summary.failed[Path(result.name)] = result.error
     return summary
+
+
+def _tasks_by_path(folder: Path) -> list[Task | Failed]:
+    """A folder's tasks, named by absolute paths: other folders have pictures of the same names."""
+    tasks = tasks_of_folder(folder)
+    return [replace(task, name=os.path.abspath(folder / str(task.name))) for task in tasks]
 
 
 def _waiting(

@@ -239,6 +239,17 @@ def test_prompted_objects_become_rows(tmp_path: Path) -> None:
     assert array["path"] is None
     assert "none.png" in none["error"]
     assert predict_rows(model, work, out).skipped == 3
+    prompts = json.dumps({"a.png": {"points": [[[3, 4]]]}, "b.png": {"points": [[[3, 4]]]}})
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        folder.mkdir()
+        Image.fromarray(pixels).save(folder / "a.png")
+        (folder / "prompts.json").write_text(prompts)
+        with pytest.warns(UserWarning, match="1 of 2 photos failed"):
+            assert predict_rows(model, folder, tmp_path / "folders").photos == 1
+    names = {
+        str(folder / name) for folder in (tmp_path / "one", tmp_path / "other") for name in ("a.png", "b.png")
+    }
+    assert set(read(tmp_path / "folders")) == names
     with pytest.raises(ValueError, match="multimask_output is True here"):
         predict_rows(model, work, out, multimask_output=True)
     with pytest.raises(ValueError, match="two tasks have the name"):
@@ -407,11 +418,24 @@ def test_names_that_are_no_text_have_rows(
 
 def test_numbers_too_large_for_rows_are_a_sentence(tmp_path: Path) -> None:
     mask = {"id": 1, "image_id": 1, "segmentation": {"size": [2, 2], "counts": "04"}, "stability_score": 1}
-    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}
+    image = {"id": 1, "file_name": "a.jpg", "key": "a.jpg", "height": 2, "width": 2}
     coco = {"images": [image], "annotations": [mask | {"bbox": [0, 0, 2, 2], "area": 10**30}]}
     (tmp_path / "a.json").write_text(json.dumps(coco))
     with pytest.raises(ValueError, match="these are no rows: .*too large"):
         coco_to_rows(tmp_path / "a.json", tmp_path / "rows")
+
+
+def test_records_of_a_generator_get_the_boxes_of_rows(
+    generator: AutomaticMaskGenerator, photos: list[Path], tmp_path: Path
+) -> None:
+    found = generator.find(photos[0])
+    records = [{"id": i, "image_id": 1} | each.record("coco_rle") for i, each in enumerate(found)]
+    image = {"id": 1, "file_name": "odd \udcff.jpg", "height": 60, "width": 90}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": records}))
+    coco_to_rows(tmp_path / "a.json", tmp_path / "rows")
+    generate_rows(generator, photos[:1], tmp_path / "expected", progress=False)
+    rows, expected = read(tmp_path / "rows"), read(tmp_path / "expected")
+    assert rows[r"odd \udcff.jpg"]["masks"] == expected[str(photos[0])]["masks"]
 
 
 def test_two_rows_of_one_picture_are_noticed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from pyarrow.fs import FileSystem
 
 from sam2_jax.commands import main
+from sam2_jax.image.photos import find_photos
 from sam2_jax.scale import storage
 from sam2_jax.scale.inputs import content_of, find_pictures, with_bytes
 from sam2_jax.scale.ray import WrittenBlocks, _blocks, generate_on_ray
@@ -71,13 +72,24 @@ def contents(given: list[str | Path]) -> dict[str, bytes]:
 SOME = [picture(seed) for seed in range(3)]
 
 
-def test_a_folder_is_of_its_pictures_and_tables() -> None:
-    stored({"b.png": SOME[1], "a.PNG": SOME[0], "_SUCCESS": b"", "note.txt": b"-"})
-    with pytest.warns(UserWarning, match=r"left out: 1 of \.txt"):
-        assert contents(["mock:///photos"]) == {
-            "mock://photos/a.PNG": SOME[0],
-            "mock://photos/b.png": SOME[1],
-        }
+def test_a_folder_is_of_its_pictures_and_tables(tmp_path: Path) -> None:
+    pictures = {"b.png": SOME[1], "_MG_1.PNG": SOME[0]}  # as cameras name them
+    drawn = {"b.png.labels.png": SOME[2], "b.png.overlay.png": SOME[2]}
+    files = {**pictures, **drawn, "_SUCCESS": b"", "note.txt": b"-", ".c.png": b"-", "_d.parquet": b"-"}
+    stored(files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for given, base in (("mock:///photos", "mock://photos"), (tmp_path, tmp_path)):
+        with pytest.warns(UserWarning, match=r"left out: 1 of \.txt"):
+            assert contents([given]) == {f"{base}/{name}": content for name, content in pictures.items()}
+
+
+def test_links_to_one_picture_are_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(SOME[0])
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    names = ["a.png", "b.png"]
+    assert [photo.name for photo in find_photos([tmp_path, tmp_path / "a.png"], of_one_name=True)] == names
+    assert list(contents([tmp_path])) == [str(tmp_path / name) for name in names]
 
 
 @pytest.mark.parametrize("where", ["path", "file", "mock"])
