@@ -10,7 +10,7 @@ from typing import Any
 from sam2_jax.checks import read_number, shown
 from sam2_jax.clips.results import targets, write_results
 from sam2_jax.clips.tracks import Track, TrackedFrame
-from sam2_jax.demo.media import Medium
+from sam2_jax.demo.media import Medium, stem_of
 from sam2_jax.demo.messages import check_mask, read_objects
 from sam2_jax.image.coco import coco_annotation
 from sam2_jax.json_files import write_lists
@@ -68,12 +68,6 @@ def export(folder: Path, medium: Medium, format_: str, objects: list[Exported]) 
     return path if path.is_file() else _zipped(path)
 
 
-def _stem(medium: Medium) -> str:
-    """The medium's name as part of files' names, of which ".." is none."""
-    name = re.sub(r"[^\w.-]+", "_", Path(medium.name).stem).strip(".")
-    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "medium"
-
-
 def _tracked(medium: Medium, objects: list[Exported]) -> Iterator[TrackedFrame]:
     """The objects frame by frame, as `track` has them: all frames of a clip."""
     ordered = sorted(objects, key=lambda each: each.id)
@@ -86,20 +80,20 @@ def _of_track(kind: str, called: str) -> Callable[[Path, Medium, list[Exported]]
     """One of the outputs of `sam2-jax track`."""
 
     def write(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
-        inner = folder / _stem(medium)
+        inner = folder / stem_of(medium.name)
         inner.mkdir()
         wanted = targets(inner, [kind])
         with medium.clip() as clip:
             write_results(clip, _tracked(medium, objects), wanted)
         (target,) = wanted
-        return target.path.rename(folder / f"{_stem(medium)}_{called}{target.path.suffix}")
+        return target.path.rename(folder / f"{stem_of(medium.name)}_{called}{target.path.suffix}")
 
     return write
 
 
 def _overlay(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
     """Each frame that has a mask, with the objects drawn in the page's colours and named."""
-    target = folder / f"{_stem(medium)}_overlay"
+    target = folder / f"{stem_of(medium.name)}_overlay"
     target.mkdir()
     frames = sorted({t for each in objects for t in each.masks})
     with medium.clip() as clip:
@@ -130,7 +124,7 @@ def _coco(folder: Path, medium: Medium, objects: list[Exported]) -> Path:
         for t, track in sorted(each.masks.items()):
             about = coco_annotation(len(annotations) + 1, t + 1, track.rle, categories[each.name])
             annotations.append(about | {"object_id": each.id, "score": track.iou})
-    target = folder / f"{_stem(medium)}_coco.json"
+    target = folder / f"{stem_of(medium.name)}_coco.json"
     listed = [{"id": i, "name": name} for name, i in categories.items()]
     lists = {"images": images, "annotations": annotations, "categories": listed}
     write_lists(target, {"description": "masks found by sam2_jax"}, lists)

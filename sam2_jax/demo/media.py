@@ -1,6 +1,7 @@
 """Media: pictures and clips that were uploaded or named at the start, and their frames."""
 
 import io
+import re
 import secrets
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ _SHOWN_QUALITY = 95
 # Browsers fetch several frames at once, not always in order: so many are read on to reach one.
 _READ_ON = 12
 _SHOWN_BYTES = 2**27
+_LONGEST_NAME = 80
 _LONGEST_SHOWN = 65_500  # pixels on a side of a JPEG, to its library
 
 
@@ -39,9 +41,12 @@ class Picture:
 
     rate: float | None = None
 
-    def __init__(self, path: Path, max_pixels: int, size: Size | None = None) -> None:
-        """Read it, to know that it can be, unless its size is known."""
+    def __init__(
+        self, path: Path, max_pixels: int, size: Size | None = None, stem: str | None = None
+    ) -> None:
+        """Read it, to know that it can be, unless its size is known. stem: if its file is named otherwise."""
         self.path = path
+        self._stem = path.stem if stem is None else stem
         self._max_pixels = max_pixels
         self.size: Size = self._pixels().shape[:2] if size is None else size
 
@@ -58,7 +63,7 @@ class Picture:
 
     def name(self, frame: int) -> str:
         """The picture's name without its end."""
-        return self.path.stem
+        return self._stem
 
     def digest(self) -> str:
         """Not asked for here."""
@@ -215,6 +220,12 @@ class Media:
         medium.close()
 
 
+def stem_of(name: str) -> str:
+    """A medium's name, without its end, as part of files' names, of which ".." is none."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(name).stem).strip(".")
+    return stem.encode()[:_LONGEST_NAME].decode(errors="ignore") or "medium"
+
+
 def _new_id() -> str:
     return secrets.token_urlsafe(12)
 
@@ -243,7 +254,7 @@ def _source(path: Path, name: str, max_pixels: int) -> tuple[str, Source]:
         raise ValueError(f"{name} is a program in PostScript, which is not run: save it as PNG")
     if format_ in _MOVING and frames > 1:
         return "video", Animation(path, max_pixels)
-    return "picture", Picture(path, max_pixels)
+    return "picture", Picture(path, max_pixels, stem=path.stem if path.name == name else stem_of(name))
 
 
 def _video(path: Path, name: str, max_pixels: int) -> Source:

@@ -1,6 +1,7 @@
 """What requests say, read and checked: JSON, prompts, masks."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,10 +121,18 @@ def _read_prompt(id_: int, values: dict[str, Any], medium: Medium) -> Prompt:
     return Prompt(t, id_, **read, mask=None if mask is None else read_mask("mask", mask, medium))
 
 
-def read_previous(values: dict[str, Any], medium: Medium) -> str | np.ndarray | None:
-    """What is refined: the key of an earlier answer's mask, a mask of the medium, or nothing."""
+def read_previous(
+    values: dict[str, Any], medium: Medium, is_kept: Callable[[str], bool]
+) -> str | np.ndarray | None:
+    """What is refined: the key of an earlier answer's mask, a mask of the medium, or nothing.
+
+    Run lengths may have the key of the mask that they are: with it, if that is kept, it is refined itself.
+    """
     previous = values.get("previous")
     if isinstance(previous, dict):
+        key = previous.get("key")
+        if isinstance(key, str) and is_kept(key):
+            return key
         mask = read_mask("previous", previous, medium)
         return mask if mask.any() else None
     if previous is not None and not isinstance(previous, str):

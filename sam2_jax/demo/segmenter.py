@@ -44,9 +44,9 @@ class Answer(NamedTuple):
 
 
 class Segmenter:
-    """Answers of one model for all media, and what it keeps of them. In one thread, but for `knows`.
+    """Answers of one model for all media, and what it keeps of them.
 
-    folder: for what it keeps in files.
+    In one thread, but for `knows` and `keeps`. folder: for what it keeps in files.
     """
 
     def __init__(self, models: Models, folder: Path) -> None:
@@ -59,6 +59,10 @@ class Segmenter:
     def knows(self, medium: Medium, frame: int) -> bool:
         """Whether a frame is encoded already."""
         return self._predictors.get((medium.id, frame)) is not None
+
+    def keeps(self, medium: Medium, frame: int, key: str) -> bool:
+        """Whether a mask of an earlier answer is there under its key."""
+        return self._logits.get((medium.id, frame, key)) is not None
 
     def warm_up(self) -> Iterator[None]:
         """Compile what clicks run, program by program: others' first clicks need not wait for all of it."""

@@ -164,7 +164,8 @@ class Demo:
     async def _predicted(self, client: str, medium: Medium, values: dict[str, Any]) -> Response:
         frame, prompts = read_frame(values, medium), read_prompts(values, medium)
         multimask = read_multimask(values, prompts)
-        previous = await run_in_threadpool(read_previous, values, medium)
+        is_kept = partial(self.segmenter.keeps, medium, frame)
+        previous = await run_in_threadpool(read_previous, values, medium, is_kept)
         picture = None
         if not self.segmenter.knows(medium, frame):
             picture = await self._picture(medium, frame)

@@ -475,11 +475,17 @@ _TOLD = """async () => {
   const found = state.select(state.withFound(state.emptyDocument, 2, [mask("found")]), 1);
   const tracked = state.withTracked(found, 5, [{ id: 1, ...mask("tracked") }]);
   const corrected = removed(removed(tracked, 5, "corrected"), 5, "again");
+  const clicked = state.prompt(state.emptyDocument, 0, {
+    ...state.withClick(null, 0, [1, 1], 1),
+    answer: { masks: [mask("best"), mask("other")], keys: ["b", "o"], best: 0 },
+  });
   const told = (document, direction) =>
     toTrack(document, direction)[0].prompts.map(({ frame, mask, labels }) => [frame, mask?.counts ?? labels]);
   return [
     told(found, "forward"), told(removed(found, 2, "changed"), "forward"),
     told(corrected, "forward"), told(corrected, "backward"),
+    told(removed(clicked, 0, "less"), "forward"),
+    told(removed(state.choose(clicked, 0, 1), 0, "less"), "forward"),
   ];
 }"""
 
@@ -490,7 +496,38 @@ def test_tracking_begins_from_the_masks_that_are_seen(open_page: Any) -> None:
         [[2, "changed"]],
         [[2, "found"], [5, [0, 0]]],
         [[2, "found"], [5, "again"]],
+        [[0, [1, 0]]],
+        [[0, "less"]],
     ]
+
+
+_IN_HASTE = """async () => {
+  const state = await import("/static/state.js");
+  const { stillMeant, unanswered } = await import("/static/jobs.js");
+  const mask = (counts) => ({ mask: { size: [2, 2], counts }, score: 1 });
+  const clicked = (document, frame, answer = null) => {
+    const prompts = state.withClick(state.selectedObject(document), frame, [1, 1], 1);
+    return state.prompt(document, frame, { ...prompts, answer });
+  };
+  const answer = { masks: [mask("a"), mask("b")], keys: ["ka", "kb"], best: 1 };
+  const refined = (document) => state.selectedObject(document).prompts[0].previous;
+  const found = state.select(state.withFound(state.emptyDocument, 0, [mask("found")]), 1);
+  const begun = clicked(state.emptyDocument, 0, answer);
+  const later = clicked(begun, 3);
+  const meant = (frame) => stillMeant(begun, later, frame, [{ id: 1 }]).length;
+  return [
+    refined(clicked(begun, 0)), refined(clicked(clicked(found, 0), 0)),
+    [begun, later].map(unanswered), [0, 3].map(meant),
+  ];
+}"""
+
+
+def test_what_is_done_before_an_answer_is_there_is_not_lost(open_page: Any) -> None:
+    refined, found, waiting, meant = open_page().page.evaluate(_IN_HASTE)
+    assert refined == {"size": [2, 2], "counts": "b", "key": "kb"}
+    assert found == {"size": [2, 2], "counts": "found"}
+    assert waiting == [[], ["Object 1"]]
+    assert meant == [1, 0]  # tracking does not cover what was said of a frame since it began
 
 
 def test_objects_are_numbered_anew_where_a_label_map_has_no_such_number(open_page: Any) -> None:
@@ -552,6 +589,28 @@ def test_work_survives_a_reload_and_a_server_that_forgets(
     _button(page, "Send it again").click()
     page.says("truck: ")
     page.note_is("404")  # the browser's own line about the refused request
+
+
+def test_a_tab_that_is_duplicated_keeps_its_own_work(open_page: Any) -> None:
+    page = open_page()
+    page.page.keyboard.press("n")
+    page.says("is empty")
+
+    def named(page: Watched, name: str) -> None:
+        page.page.get_by_role("textbox").first.fill(name)
+        page.page.keyboard.press("Enter")
+        _until(page, lambda: page.page.evaluate(_SAVED, name))
+
+    named(page, "one")
+    with page.page.context.expect_page() as opened:  # with a copy of what the tab knows
+        page.page.evaluate("void window.open(location.href)")
+    other = Watched(opened.value)
+    expect(other.page.get_by_label("Name of one")).to_have_value("one")
+    named(other, "other")
+    for each, name in ((page, "one"), (other, "other")):
+        each.page.reload()
+        expect(each.page.get_by_label(f"Name of {name}")).to_have_value(name)
+    assert other.complaints == []
 
 
 def test_what_the_server_refuses_is_said(open_page: Any, tmp_path: Path) -> None:

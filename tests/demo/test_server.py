@@ -169,6 +169,14 @@ def test_clicks_give_the_masks_of_the_python_api(client: Any, picture: str, mode
     unknown = client.post(f"{picture}/predict", json={**clicks, "previous": "unknown"}).json()["masks"][0]
     assert alone == unknown
     assert alone["score"] != found["score"]
+    # The page sends the mask as well: the key's is refined as long as it is kept, and else that.
+    mask = answer["masks"][answer["best"]]["mask"]
+    for key, same in ((answer["keys"][answer["best"]], refined), ("forgotten", {"previous": mask})):
+        given = client.post(f"{picture}/predict", json={**clicks, "previous": {**mask, "key": key}}).json()
+        if same is not refined:
+            same = client.post(f"{picture}/predict", json={**clicks, **same}).json()
+            assert same["masks"] != [alone]
+        assert given["masks"] == same["masks"]
 
 
 def test_a_box_and_what_is_wanted_of_it(client: Any, picture: str, model: Sam2Model) -> None:
@@ -369,6 +377,10 @@ def test_uploads_are_upright_and_of_every_kind(client: Any, clip_file: Path) -> 
     assert (found["kind"], found["width"], found["height"]) == ("picture", 40, 60)
     shown = Image.open(io.BytesIO(client.get(f"/api/media/{found['id']}/frames/0").content))
     assert shown.size == (40, 60)
+    objects = [{"id": i, "masks": {"0": {"size": [60, 40], "counts": [0, 2400]}}} for i in (1, 2)]
+    _, content = _exported(client, f"/api/media/{found['id']}", "masks", objects)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.namelist() == ["001/phone.png", "002/phone.png"]
     grey = _png(Image.fromarray((np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)))
     assert client.post("/api/media?name=grey", content=grey).json()["kind"] == "picture"
     moving = client.post("/api/media", content=clip_file.read_bytes()).json()

@@ -2,7 +2,7 @@
 // stopped; what has come by then stays.
 
 import * as server from "./server.js";
-import { framesOf, maskOn, takenCandidate, withFound, withTracked } from "./state.js";
+import { byHand, framesOf, maskOn, objectOf, takenCandidate, withFound, withTracked } from "./state.js";
 
 const POINTS_PER_SIDE = 16;
 const MOST_OBJECTS = 255; // the largest number of a label map, and so the server's; an object's own may be larger
@@ -41,11 +41,13 @@ export class Jobs {
       let following = frame;
       // Sent as 1, 2, ...: an object's own number may be too large for the server.
       const ids = objects.map(({ id }) => id);
+      const begun = this.#app.document;
       const numbered = objects.map(({ prompts }, index) => ({ id: index + 1, prompts }));
       for await (const line of server.track(medium.id, { objects: numbered, direction }, signal)) {
         signal.throwIfAborted();
         const found = line.objects.map((each) => ({ ...each, id: ids[each.id - 1] }));
-        this.#app.amend((document) => withTracked(document, line.frame, found));
+        const meant = (document) => stillMeant(begun, document, line.frame, found);
+        this.#app.amend((document) => withTracked(document, line.frame, meant(document)));
         progress(line.done / line.of);
         frames = line.done;
         // The picture follows, unless somebody looks elsewhere.
@@ -58,10 +60,12 @@ export class Jobs {
   export(format) {
     const objects = toExport(this.#app.document);
     if (objects.length === 0) return this.#app.say("Nothing to export yet: no object is shown that has a mask.");
+    const without = unanswered(this.#app.document);
     return this.#run("Writing the file", async (signal) => {
       const { blob, name } = await server.exported(this.#app.medium.id, { format, objects }, signal);
       download(blob, name);
-      this.#app.say(`${name} is written.`);
+      const left = without.length ? `, without masks that are still to come of ${without.join(", ")}` : "";
+      this.#app.say(`${name} is written${left}.`);
     });
   }
 
@@ -104,11 +108,11 @@ function trackingPrompts({ prompts, found }, direction) {
   const base = found && !prompts[found.frame] ? [found] : [];
   const frames = [...Object.keys(prompts).map(Number), ...base.map(({ frame }) => frame)];
   const first = direction === "backward" ? Math.max(...frames) : Math.min(...frames);
-  const told = Object.entries(prompts).map(([key, { points, labels, box, chosen, answer, refines }]) => {
+  const told = Object.entries(prompts).map(([key, of]) => {
+    const { points, labels, box, answer, refines } = of;
     const frame = Number(key);
-    const byHand = chosen !== null && chosen !== answer.best;
     // Where tracking begins, clicks that changed a mask do not say by themselves what the object is.
-    const mask = answer && (byHand || (refines && frame === first)) && answer.masks[takenCandidate({ answer, chosen })].mask;
+    const mask = answer && (byHand(of) || (refines && frame === first)) && answer.masks[takenCandidate(of)].mask;
     return { frame, ...(mask ? { mask } : { points, labels, box }) };
   });
   return [...base, ...told];
@@ -128,6 +132,18 @@ export function toExport(document) {
     .filter(({ masks }) => Object.keys(masks).length > 0);
   const fit = objects.every(({ id }) => id <= MOST_OBJECTS);
   return fit ? objects : objects.map((object, index) => ({ ...object, id: index + 1 }));
+}
+
+/** Of what tracking found on a frame, that of objects of which nothing else was said there since it began. */
+export function stillMeant(begun, document, frame, found) {
+  const said = (document, id) => objectOf(document, id)?.prompts[frame];
+  return found.filter(({ id }) => said(document, id) === said(begun, id));
+}
+
+/** The names of shown objects that have prompts somewhere whose mask is not there yet. */
+export function unanswered(document) {
+  const waits = (object) => Object.keys(object.prompts).some((frame) => !maskOn(object, frame));
+  return document.objects.filter((object) => object.visible && waits(object)).map(({ name }) => name);
 }
 
 function download(blob, name) {

@@ -5,8 +5,8 @@
 //           by tracking or by "everything". A mask comes as {mask: run lengths, score}. `found`, where "everything"
 //           found it: {frame, mask}.
 // prompts:  points [x, y], labels (1 is on the object, 0 off it), a box or null, `previous` (what the network refines:
-//           a key of the server's, or run lengths), `refines`, whether the first click changed a mask that was there,
-//           and `chosen`, the candidate taken by hand.
+//           run lengths, with the server's key for them if it has one), `refines`, whether the first click changed a
+//           mask that was there, `chosen`, the candidate taken by hand, and `handed`, whether clicks changed such one.
 //           `answer` is the server's, noted once when it comes: it follows from the rest, so it is no edit.
 
 const COLORS = [
@@ -16,7 +16,9 @@ const COLORS = [
 const EDITS_KEPT = 300;
 
 export const emptyDocument = { objects: [], selected: null, made: 0, frame: 0 };
-const noPrompts = { points: [], labels: [], box: null, previous: null, refines: false, chosen: null, answer: null };
+const noPrompts = {
+  points: [], labels: [], box: null, previous: null, refines: false, chosen: null, handed: false, answer: null,
+};
 
 // ---- looking at a document
 
@@ -30,6 +32,9 @@ export const hasPrompts = (object) => Object.keys(object.prompts).length > 0;
 export function takenCandidate({ answer, chosen }) {
   return answer && Math.min(chosen ?? answer.best, answer.masks.length - 1);
 }
+
+/** Whether clicks and box do not say by themselves which candidate was taken: one was, or is refined, by hand. */
+export const byHand = ({ answer, chosen, handed }) => handed || (chosen !== null && chosen !== answer?.best);
 
 /** What an object is on a frame, as {mask, score}, or null where nothing is known. */
 export function maskOn(object, frame) {
@@ -48,9 +53,17 @@ export function framesOf(object) {
 export function withClick(object, frame, point, label) {
   const before = object?.prompts[frame] ?? noPrompts;
   const { points, labels, box } = before;
-  const previous = object?.masks[frame]?.mask ?? before.answer?.keys[takenCandidate(before)] ?? null;
+  const previous = object?.masks[frame]?.mask ?? taken(before);
   const refines = before.refines || Boolean(object?.masks[frame] && points.length === 0 && !box);
-  return { ...noPrompts, box, previous, refines, points: [...points, point], labels: [...labels, label] };
+  const handed = byHand(before);
+  return { ...noPrompts, box, previous, refines, handed, points: [...points, point], labels: [...labels, label] };
+}
+
+/** The mask of prompts with its key; of prompts without an answer what they were to refine. */
+function taken(prompts) {
+  if (!prompts.answer) return prompts.previous;
+  const index = takenCandidate(prompts);
+  return { ...prompts.answer.masks[index].mask, key: prompts.answer.keys[index] };
 }
 
 /** The same with a box in place of the box before. */
