@@ -35,16 +35,21 @@ def tables_to_youtube_vis(place: Path, target: Path) -> tuple[int, int]:
     """Write a YouTube-VIS file of tables of tracks; returns how many clips and masks it has.
 
     A clip is what has one id, or a table without ids; its frames are those that have rows. Annotations are
-    as `clips.tables.youtube_vis` has them, with ids that go on from clip to clip. Raises ValueError if the
-    tables cannot be read, if a clip's rows are not together, or if the file cannot be written.
+    as `clips.tables.youtube_vis` has them, with ids that go on from clip to clip. Clips with an error, if
+    there are any, are in a list `failed` of their own. Raises ValueError if the tables cannot be read, if a
+    clip's rows are not together, or if the file cannot be written.
     """
     videos: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
     masks = number = 0
     with (
         aside(target) as path,
         tempfile.TemporaryFile("w+", encoding="utf-8", dir=target.parent) as annotations,
     ):
         for name, rows in _clips(place):
+            failed += [{"name": name, "error": row["error"]} for row in rows if row["frame"] is None]
+            if not (rows := [row for row in rows if row["frame"] is not None]):
+                continue
             if any(video["name"] == name for video in videos):
                 raise ValueError(f"{place}: the rows of clip {shown(name)} are not together")
             video, found = _read_clip(name, rows, len(videos) + 1)
@@ -61,7 +66,8 @@ def tables_to_youtube_vis(place: Path, target: Path) -> tuple[int, int]:
             annotations.seek(0)
             while text := annotations.read(2**20):
                 file.write(text)
-            file.write('],\n"categories": [{"id": 1, "name": "object"}]}\n')
+            told = f',\n"failed": {json_text(failed)}' if failed else ""
+            file.write(f'],\n"categories": [{{"id": 1, "name": "object"}}]{told}}}\n')
     return len(videos), masks
 
 
@@ -76,11 +82,16 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         with pyarrow.parquet.ParquetFile(file) as opened:
             if missing := [name for name in track_schema().names if name not in opened.schema_arrow.names]:
                 raise ValueError(f"{file} is no table of tracks: it lacks the column {missing[0]}")
-            schema = _schema() if "id" in opened.schema_arrow.names else track_schema()
+            schema = track_schema()
+            for name in ("id", "error"):
+                if name in opened.schema_arrow.names:
+                    schema = schema.append(pyarrow.field(name, pyarrow.string()))
             for batch in batches_of(opened, schema, _ROWS):
                 for row in batch.to_pylist():
                     if row["frame"] is not None:
                         yield {"id": str(file)} | _checked(row, file)
+                    elif row.get("error") is not None:
+                        yield {"id": str(file)} | row
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {shown(str(error))}") from error
 

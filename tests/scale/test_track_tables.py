@@ -104,6 +104,17 @@ def test_rows_of_a_clip_that_are_apart_are_noticed(tmp_path: Path, capsys: Any) 
     assert not (tmp_path / "a.json").exists()
 
 
+def test_clips_that_could_not_be_tracked_are_listed(tmp_path: Path, capsys: Any) -> None:
+    schema = pyarrow.schema([("id", pyarrow.string()), *track_schema(), ("error", pyarrow.string())])
+    rows = [*rows_of("cats", 1, 2), {"id": "dogs", "error": "there is no clip dogs"}, *rows_of("emus", 1, 1)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), tmp_path / "a.parquet")
+    assert main(["collect", str(tmp_path / "a.parquet"), str(tmp_path / "a.json")]) == 0
+    assert "1 mask of 2 clips" in capsys.readouterr().out
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [video["name"] for video in found["videos"]] == ["cats", "emus"]
+    assert found["failed"] == [{"name": "dogs", "error": "there is no clip dogs"}]
+
+
 def test_what_people_have_drawn_has_no_score_and_clips_without_objects_are_told_of(
     tmp_path: Path, capsys: Any
 ) -> None:
