@@ -68,15 +68,18 @@ class PictureFolder:
 class Animation:
     """An animated GIF, WebP or PNG, or any other picture with frames; a picture is a clip of one.
 
-    Its rate is what the first frame says: to know how long all are shown, all would have to be decoded.
+    Its rate is what the first frame says: to know how long all are shown, all would have to be decoded. A PNG
+    may begin with a picture for programs that show no animations: that is no frame of it.
     """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         self._max_pixels = max_pixels
         with reading(path, max_pixels) as file:
-            self._count = getattr(file, "n_frames", 1)
-            file.seek(0)
+            count = getattr(file, "n_frames", 1)
+            self._first = int(count > 1 and getattr(file, "default_image", False))
+            self._count = count - self._first
+            file.seek(self._first)
             file.load()
             milliseconds = file.info.get("duration", 0)
         self.rate = 1000 / milliseconds if milliseconds else None
@@ -95,7 +98,7 @@ class Animation:
     def _forwards(self, frames: range) -> Iterator[np.ndarray]:
         with reading(self.path, self._max_pixels) as file:
             for frame in frames:
-                file.seek(frame)
+                file.seek(self._first + frame)
                 yield to_rgb(ImageOps.exif_transpose(file), max_pixels=self._max_pixels)
 
     def name(self, frame: int) -> str:

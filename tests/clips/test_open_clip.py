@@ -145,6 +145,16 @@ def test_videos_stand_upright(tmp_path: Path, turn: str) -> None:
     assert np.abs(clip[1].astype(int) - turned).max() < 12
 
 
+def test_a_picture_in_place_of_an_animation_is_none_of_its_frames(tmp_path: Path) -> None:
+    instead, *frames = (Image.fromarray(numbered_frame(t)) for t in range(5))
+    path = tmp_path / "clip.png"
+    instead.save(path, save_all=True, append_images=frames, duration=40, default_image=True)
+    with open_clip(path) as clip:
+        assert [number_of(frame) for frame in clip] == [1, 2, 3, 4]
+        assert [number_of(clip[t]) for t in (3, 2, 0)] == [4, 3, 1]
+        assert clip.rate == 25
+
+
 @pytest.mark.parametrize("codec", ["png", "qtrle"])
 def test_transparent_frames_are_those_of_transparent_pictures(tmp_path: Path, codec: str) -> None:
     av = pytest.importorskip("av")
