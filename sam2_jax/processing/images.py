@@ -75,17 +75,37 @@ def open_image(
 def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of a picture as `open_image` returns it, from its header; ValueError likewise."""
 
-    def read(file: Image.Image) -> tuple[int, int]:
+    def read(file: Any) -> tuple[int, int]:
         check_pixels(file.size, max_pixels, _name(path))
-        # PNG's own getexif would decode the pixels to look behind them.
-        turned = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in _TURNED
-        return (file.width, file.height) if turned else (file.height, file.width)
+        width, height = file.size
+        if file.format == "TIFF":  # its size is turned already
+            width, height = (
+                file.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
+            )
+        # PNG's own getexif decodes the pixels to look behind them.
+        is_behind = file.format == "PNG" and _has_more_behind_pixels(file)
+        exif = file.getexif() if is_behind else Image.Image.getexif(file)
+        turned = exif.get(ExifTags.Base.Orientation) in _TURNED
+        return (width, height) if turned else (height, width)
 
     try:
         return _read(path, read)
     except ValueError:  # such as EXIF that is broken; what is wrong with the picture, opening it finds too
         image = open_image(path, max_pixels)
         return image.height, image.width
+
+
+def _has_more_behind_pixels(file: Any) -> bool:
+    """Whether a PNG file has words or EXIF behind its pixels."""
+    at, names = file.fp.tell(), []
+    file.fp.seek(8)
+    while len(head := file.fp.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        names.append(name)
+        file.fp.seek(length + 4, os.SEEK_CUR)
+    file.fp.seek(at)
+    behind = names[names.index(b"IDAT") :] if b"IDAT" in names else []
+    return not {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}.isdisjoint(behind)
 
 
 class _TooLargeError(ValueError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import sam2_jax
 from sam2_jax.processing.images import center_crop, image_size, normalize, open_image, to_pixels, to_rgb
@@ -272,6 +272,20 @@ def test_the_limit_is_above_what_phones_make_and_needs_the_header_alone(tmp_path
     for read in (open_image, image_size, to_rgb):
         with pytest.raises(ValueError, match="bomb.png is too large to be a photo: 60000 x 60000 pixels"):
             read(bomb)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "png with EXIF behind its pixels"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_that_a_header_says_is_the_pictures(kind: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"a.{kind[:4].strip()}"
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    if "behind" in kind:
+        content = path.read_bytes()
+        at, pixels, end = (content.index(name) - 4 for name in (b"eXIf", b"IDAT", b"IEND"))
+        path.write_bytes(content[:at] + content[pixels:end] + content[at:pixels] + content[end:])
+    assert image_size(path) == to_rgb(path).shape[:2] == ((60, 40) if orientation == 6 else (40, 60))
 
 
 def test_pillows_limit_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
