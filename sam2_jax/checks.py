@@ -116,6 +116,16 @@ def read_array(name: str, values: Any, expected: str, kinds: str = "buif") -> np
     raise ValueError(f"{name} must be {expected}; got {shown(values)}")
 
 
+def read_booleans(name: str, values: Any, expected: str) -> np.ndarray:
+    """As `read_array`, as booleans: integers that are not 0 are True, but of floating point 0 and 1 alone are
+    taken, for logits are no mask.
+    """
+    array = read_array(name, values, expected)
+    if array.dtype.kind not in "bui" and not ((array == 0) | (array == 1)).all():
+        raise ValueError(f"{name} must be of booleans; got other numbers: of logits, logits > 0 makes a mask")
+    return array.astype(bool, copy=False)
+
+
 def read_float32(name: str, values: Any, expected: str) -> np.ndarray:
     """As `read_array`, as float32; numbers of wider types beyond 1e30 in size become that."""
     array = read_array(name, values, expected)

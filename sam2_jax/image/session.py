@@ -186,7 +186,14 @@ class ImagePredictor:
         of an earlier prediction, for each object or for none. Otherwise as `predict`.
         """
         read, of_points = read_objects(points, labels, boxes, self.size, masks)
-        return self._decode(read, of_points, read_masks(masks), multimask_output)
+        found = self._decode(read, of_points, read_masks(masks), multimask_output)
+        if self._post_processing.get("apply_non_overlapping_constraints"):
+            # What each has of the others is known here alone.
+            logits = np.stack([each.logits for each in found])
+            together = self.processor.post_process_masks([logits], [self.size], **self._post_processing)[0]
+            for each, own in zip(found, together, strict=True):
+                vars(each)["masks"] = own
+        return found
 
     def click(self, x: float, y: float, positive: bool = True) -> Prediction:
         """Add a point on the object, or off it; returns the new prediction.

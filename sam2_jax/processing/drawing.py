@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from sam2_jax.checks import read_array, read_whole, shown
+from sam2_jax.checks import read_array, read_booleans, read_whole, shown
 from sam2_jax.processing.boxes import bounding_box
 from sam2_jax.processing.images import to_rgb
 
@@ -137,9 +137,9 @@ def label_map(masks: Any) -> np.ndarray:
     """Number the objects of boolean masks [P, H, W] from 1 in one map [H, W], 0 where there is none.
 
     Where masks overlap the smaller lies above the larger; of equal areas, the later one. uint8, or uint16 for
-    more than 255 objects. Raises ValueError for other shapes or more than 65535 objects.
+    more than 255 objects. Raises ValueError for other shapes, for logits and for more than 65535 objects.
     """
-    masks = read_array("masks", masks, "[objects, height, width]").astype(bool, copy=False)
+    masks = read_booleans("masks", masks, "[objects, height, width]")
     if masks.ndim != 3 or len(masks) > np.iinfo(np.uint16).max:
         raise ValueError(f"masks must be [objects, height, width], at most 65535; got shape {masks.shape}")
     labels = np.zeros(masks.shape[1:], np.uint8 if len(masks) <= MAX_LABELS else np.uint16)

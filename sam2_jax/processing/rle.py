@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2_jax.checks import read_array, shown
+from sam2_jax.checks import read_array, read_booleans, shown
 from sam2_jax.processing.inputs import MOST_PIXELS
 
 _FIRST_CHARACTER = ord("0")
@@ -21,9 +21,10 @@ _MAX_DIGITS = 12  # of five bits, so that a difference fits 64 bits
 def encode_rle(mask: Any, compressed: bool = False) -> dict[str, Any]:
     """Run lengths of a boolean mask [H, W]: {"size": [H, W], "counts": ...}, ready for JSON.
 
-    counts: a list of integers, or a string if compressed. Raises ValueError if the mask is not [H, W].
+    counts: a list of integers, or a string if compressed. Raises ValueError if the mask is not [H, W], or of
+    floating point with other numbers than 0 and 1, as logits are.
     """
-    mask = read_array("mask", mask, "one mask, [height, width]").astype(bool, copy=False)
+    mask = read_booleans("mask", mask, "one mask, [height, width]")
     if mask.ndim != 2:
         raise ValueError(f"mask must be one mask, [height, width]; got shape {mask.shape}")
     flat = mask.ravel(order="F")

@@ -125,6 +125,21 @@ def test_objects_together_equal_each_alone(session: ImagePredictor) -> None:
         assert_alike(found, alone.logits, alone.scores, alone.object_score)
 
 
+def test_objects_that_are_kept_apart_are_those_of_a_batch(model: Sam2Model) -> None:
+    options, boxes = {"apply_non_overlapping_constraints": True}, [BOX, (0, 0, 120, 90), (40, 30, 110, 85)]
+    found = ImagePredictor(model, PHOTO, **options).predict_objects(boxes=boxes)
+    (batch,) = model.predict_batch([{"photo": PHOTO, "boxes": boxes}], progress=False, **options)
+    assert batch.masks is not None
+    apart = np.array([each.masks for each in found])
+    np.testing.assert_array_equal(apart, batch.masks)
+    assert apart.sum(axis=0).max() == 1
+    assert [each.run_lengths() for each in found] == [
+        [encode_rle(mask, compressed=True) for mask in masks] for masks in apart
+    ]
+    alone = [each.mask for each in ImagePredictor(model, PHOTO).predict_objects(boxes=boxes)]
+    assert np.sum(alone, axis=0).max() > 1
+
+
 def test_objects_with_masks_as_prompts(session: ImagePredictor) -> None:
     masks = np.random.default_rng(43).normal(0, 9, (2, 16, 16)).astype(np.float32)
     points, boxes = [[(30, 40)], []], [None, BOX]

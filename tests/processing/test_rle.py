@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sam2_jax.processing.boxes import bounding_box
+from sam2_jax.processing.drawing import label_map
 from sam2_jax.processing.rle import convert_rle, decode_rle, encode_rle, rle_area, rle_bounding_box
 
 coco = pytest.importorskip("pycocotools.mask")
@@ -81,6 +82,16 @@ def test_what_is_encoded_is_not_altered() -> None:
     rle: dict[str, Any] = {"size": (2, 2), "counts": np.array([1, 3])}
     decode_rle(rle)[:] = False
     np.testing.assert_array_equal(rle["counts"], [1, 3])
+
+
+def test_logits_are_no_mask() -> None:
+    mask = np.eye(4, 5)
+    for numbers in (mask, mask.astype(np.float32), mask.astype(np.uint8), 255 * mask.astype(np.uint8)):
+        assert encode_rle(numbers) == encode_rle(mask > 0)
+    for numbers in (mask - 0.5, 9 * mask, mask * np.nan):
+        for read in (encode_rle, lambda mask: label_map(mask[None])):
+            with pytest.raises(ValueError, match="logits > 0 makes a mask"):
+                read(numbers)
 
 
 def test_several_masks_are_refused() -> None:
