@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam2_jax.atomic import write_together
+from sam2_jax.video.frames import Frames
 from sam2_jax.video.objects import FramePrompts, Output, VideoObject
 from sam2_jax.video.plan import Rules, Slots
 from sam2_jax.video.policies.released import ReleasedMemory
@@ -23,12 +24,17 @@ _PARTS = ("low", "pointer", "memory")
 
 
 def save_objects(
-    path: Path, objects: Mapping[Hashable, VideoObject], memories: Memories, made_of: Mapping[str, Any]
+    path: Path,
+    objects: Mapping[Hashable, VideoObject],
+    memories: Memories,
+    made_of: Mapping[str, Any],
+    frames: int,
 ) -> None:
     """Write objects and what the device remembers of them, whole or not at all.
 
-    made_of: all else on which that depends, as JSON has it. Raises ValueError if the file cannot be written,
-    and for objects whose policy of memory keeps notes of its own, which the file has no place for.
+    made_of: all else on which that depends, as JSON has it. frames: how many there are so far. Raises
+    ValueError if the file cannot be written, and for objects whose policy of memory keeps notes of its own,
+    which the file has no place for.
     """
     arrays: dict[str, np.ndarray] = {}
     described = []
@@ -53,7 +59,7 @@ def save_objects(
         )
     for name, array in memories.to_arrays().items():
         arrays[f"state/{name}"] = _plain(array)
-    about = {"made_of": made_of, "objects": described}
+    about = {"made_of": made_of, "frames": frames, "objects": described}
     arrays["about"] = np.array(json.dumps(about))
 
     def write(aside: Path) -> None:
@@ -64,12 +70,18 @@ def save_objects(
 
 
 def load_objects(
-    path: Path, memories: Memories, made_of: Mapping[str, Any], rules: Rules, keep: int | None
+    path: Path,
+    memories: Memories,
+    made_of: Mapping[str, Any],
+    frames: Frames,
+    rules: Rules,
+    keep: int | None,
 ) -> dict[Hashable, VideoObject]:
     """Read objects back, and into empty memories what the device had of them.
 
-    made_of: see `save_objects`. keep: see `VideoObject`. Raises ValueError for what is no such file, or of
-    another model, other options or a clip of another length.
+    made_of: see `save_objects`. frames: those of the clip, as many as there were at least. keep: see
+    `VideoObject`. Raises ValueError for what is no such file, or of another model, other options, a clip of
+    another length or a stream of more frames than have come.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -78,6 +90,8 @@ def load_objects(
         if about["made_of"] != made_of:
             other = [name for name, value in made_of.items() if about["made_of"].get(name) != value]
             raise ValueError(f"it is of {' and '.join(f'other {name}' for name in other)}")
+        if (count := about["frames"]) and not frames.has(count - 1):
+            raise ValueError(f"it is of a stream of which {count} frames had come: add them again first")
         state = {name.removeprefix("state/"): a for name, a in arrays.items() if name.startswith("state/")}
         objects = {
             each["id"]: _object(number, each, arrays, rules, keep)

@@ -219,15 +219,16 @@ class VideoTracker:
         Raises ValueError if that cannot be done, and for policies of memory other than "released".
         """
         self._ahead.drop()
-        save_objects(Path(path), self._objects, self._memories, self._made_of)
+        save_objects(Path(path), self._objects, self._memories, self._made_of, self._frames.count)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on, to the bit, where a session on the same clip with the same options was when it was saved.
 
+        Of a stream as many frames as there were then must have come, by `add_frame`, for frames are numbered.
         Raises ValueError for other files and other models' and clips', and then changes nothing.
         """
         memories = self._no_memories()
-        loaded = load_objects(Path(path), memories, self._made_of, self._rules, self._kept)
+        loaded = load_objects(Path(path), memories, self._made_of, self._frames, self._rules, self._kept)
         self._go_on_with(loaded, memories)
 
     def masks_on(self, frame: int) -> FrameMasks:

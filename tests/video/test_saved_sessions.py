@@ -87,3 +87,20 @@ def test_what_is_no_session_of_this_clip_is_refused(tmp_path: Path) -> None:
         model.video(clip).load(tmp_path / "none.npz")
     with pytest.raises(ValueError, match='only a session with memory="released" can be saved'):
         begin(memory="motion").save(path)
+
+
+def test_a_stream_goes_on_with_the_frame_that_comes_next(tmp_path: Path) -> None:
+    """And not from the first again, whose prompts would say what is on it."""
+    model, clip = small_video_model(), small_clip(6)
+    whole, another = model.video(), model.video()
+    whole.add_frame(clip[0])
+    whole.prompt(0, 1, points=[[12, 30]])
+    for picture in clip[1:4]:
+        whole.step(picture)
+    whole.save(tmp_path / "session.npz")
+    for t, picture in enumerate(clip[:4]):
+        with pytest.raises(ValueError, match="of a stream of which 4 frames had come: add them again first"):
+            another.load(tmp_path / "session.npz")
+        assert another.add_frame(picture) == t
+    another.load(tmp_path / "session.npz")
+    assert_same(*(stacked(each.step(picture) for picture in clip[4:]) for each in (whole, another)))
