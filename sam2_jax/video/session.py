@@ -164,9 +164,8 @@ class Sam2VideoInferenceSession:
             if waiting.mask is not None:
                 tracker.prompt(frame, id_, mask=waiting.mask)
                 clear_old = False
-            if (prompts := waiting.prompts) is not None:
-                points, labels = prompts.points or None, prompts.labels or None
-                tracker.prompt(frame, id_, points, labels, prompts.box, clear_old=clear_old)
+            if waiting.prompts is not None:
+                tracker.prompt(frame, id_, waiting.prompts, clear_old=clear_old)
             del self._waiting[frame, id_]
         return tracker
 

@@ -352,6 +352,8 @@ class VideoTracker:
         return self._frames.has(t)
 
     def _read_prompts(self, points: Any, labels: Any, box: Any) -> FramePrompts:
+        if isinstance(points, FramePrompts):  # of a session that has read them, in the clip's own pixels
+            return points
         read = read_points(points, self.size)
         found = FramePrompts(read, read_labels(labels, len(read)), read_box(box, self.size))
         if not found.points and found.box is None:

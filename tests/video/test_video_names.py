@@ -232,6 +232,11 @@ def test_sizes_of_prompts_are_those_of_the_clip(model: Sam2VideoModel, processor
     np.testing.assert_array_equal(
         found.pred_masks[:, 0], tracker.prompt(0, 1, [(4 * CLICK[0], 2 * CLICK[1])]).logits
     )
+    corner = 0, 0, 3, 1.5  # less than a pixel to the network
+    processor.add_inputs_to_inference_session(session, 0, 2, input_boxes=[[corner]])
+    np.testing.assert_array_equal(
+        model(session, 0).pred_masks[1:, 0], tracker.prompt(0, 2, box=corner).logits
+    )
     other = processor.init_video_session(large)
     processor.add_inputs_to_inference_session(
         other, 0, 1, [[[[CLICK[0] / 64, CLICK[1] / 32]]]], [[[1]]], original_size=np.array([2, 1])
