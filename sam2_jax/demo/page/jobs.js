@@ -109,11 +109,12 @@ function trackingPrompts({ prompts, found }, direction) {
   const frames = [...Object.keys(prompts).map(Number), ...base.map(({ frame }) => frame)];
   const first = direction === "backward" ? Math.max(...frames) : Math.min(...frames);
   const told = Object.entries(prompts).map(([key, of]) => {
-    const { points, labels, box, answer, refines } = of;
+    const { points, labels, box, answer, previous, refines } = of;
     const frame = Number(key);
     // Where tracking begins, clicks that changed a mask do not say by themselves what the object is.
-    const mask = answer && (byHand(of) || (refines && frame === first)) && answer.masks[takenCandidate(of)].mask;
-    return { frame, ...(mask ? { mask } : { points, labels, box }) };
+    if (!byHand(of) && !(refines && frame === first)) return { frame, points, labels, box };
+    if (answer) return { frame, mask: answer.masks[takenCandidate(of)].mask };
+    return { frame, mask: previous, points, labels, box };
   });
   return [...base, ...told];
 }
