@@ -44,6 +44,13 @@ def made_by(generator: AutomaticMaskGenerator, model_name: str) -> dict[str, Any
     return made_of(generator.model, generator.processor, asdict(generator.options), model_name)
 
 
+def made_by_prompts(model: Sam2Model, options: Mapping[str, Any], model_name: str) -> dict[str, Any]:
+    """The same of masks of `predict_batch` with options."""
+    settings = {name: value for name, value in options.items() if name not in _CHANGES_NO_MASK}
+    processor = options.get("processor") or model.processor
+    return made_of(model, processor, settings | {"prompted": True}, model_name)
+
+
 def generate_rows(
     generator: AutomaticMaskGenerator,
     photos: Sequence[Path],
@@ -126,9 +133,7 @@ def predict_rows(
     `predict_batch` does, for tasks without a name and a path, for two of one id, and as `RowWriter`.
     """
     options.setdefault("progress", False)
-    processor = options.get("processor") or model.processor
-    settings = {name: value for name, value in options.items() if name not in _CHANGES_NO_MASK}
-    made = made_of(model, processor, settings | {"prompted": True}, model_name)
+    made = made_by_prompts(model, options, model_name)
     tasks = _tasks_by_path(Path(work)) if isinstance(work, (str, Path)) else work
     summary = Summary()
     with RowWriter(Path(output), made) as rows:
@@ -161,9 +166,8 @@ def _waiting(
         task = given if isinstance(given, Failed) else read_task(given)
         photo = None if isinstance(task, Failed) else task.photo
         path = str(photo) if isinstance(photo, (str, Path)) else None
-        key = (
-            task.name if isinstance(task, Failed) or task.name is not None else path and os.path.abspath(path)
-        )
+        named = isinstance(task, Failed) or task.name is not None
+        key = str(task.name) if named else path and os.path.abspath(path)
         if not key:
             raise ValueError(
                 f"task {number} must have a name, for its photo is no path: the name is its row's id; got "

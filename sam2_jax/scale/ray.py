@@ -25,12 +25,11 @@ from sam2_jax.image.annotate import Summary
 from sam2_jax.image.automatic import AutomaticMaskGenerator
 from sam2_jax.image.batch import Task, predict_batch
 from sam2_jax.image.generation_options import MaskGenerationOptions
-from sam2_jax.image.made_of import made_of
 from sam2_jax.image.model import Sam2Model
 from sam2_jax.processing.images import MAX_PIXELS, open_image, to_rgb
 from sam2_jax.progress import progress_bar
 from sam2_jax.scale.inputs import Item, content_of, find_pictures, with_bytes
-from sam2_jax.scale.pictures import made_by, row_of_result
+from sam2_jax.scale.pictures import made_by, made_by_prompts, row_of_result
 from sam2_jax.scale.rows import (
     Row,
     RowWriter,
@@ -107,8 +106,9 @@ class PromptedMasks:
     ) -> None:
         """Load the model."""
         self.model, self.options = _load(model, image_size, dtype), options
-        settings = {name: value for name, value in options.items() if name != "batch_size"}
-        self.made = made_of(self.model, self.model.processor, settings | {"prompted": True}, model)
+        self.made = made_by_prompts(self.model, options, model)
+        processor = options.get("processor") or self.model.processor
+        self.max_pixels = processor.image_processor.max_pixels
 
     def __call__(self, batch: Any) -> Any:
         items = batch.to_pylist()
@@ -117,14 +117,13 @@ class PromptedMasks:
         for place, item in enumerate(items):
             key, prompts = _key(item), {name: item.get(name) for name in ("points", "labels", "boxes")}
             try:
-                photo = _picture(item, self.model.processor.image_processor.max_pixels)
+                photo = _picture(item, self.max_pixels)
                 tasks[place] = Task(photo, **prompts, name=key)
             except ValueError as error:
                 rows[place] = row_of(key, item.get("path"), None, [], 0.0, str(error))
         begun = time.perf_counter()
-        found = predict_batch(
-            self.model, list(tasks.values()), progress=False, on_error="report", **self.options
-        )
+        options = self.options | {"progress": False, "on_error": "report"}
+        found = predict_batch(self.model, list(tasks.values()), **options)
         for place, result in zip(tasks, found, strict=True):
             now = time.perf_counter()
             rows[place] = row_of_result(result, items[place].get("path"), now - begun)

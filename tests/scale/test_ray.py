@@ -17,10 +17,11 @@ from PIL import ExifTags, Image
 from small_models import model_of, smallest_config
 from small_video import small_clip, small_video_model
 
+from sam2_jax import Sam2Processor
 from sam2_jax.commands import main
 from sam2_jax.image.batch import predict_batch
 from sam2_jax.scale.inputs import find_pictures
-from sam2_jax.scale.pictures import generate_rows
+from sam2_jax.scale.pictures import generate_rows, predict_rows
 from sam2_jax.scale.ray import AutomaticMasks, PromptedMasks, TrackedClips, WrittenBlocks, _blocks
 from sam2_jax.scale.rows import read_rows, row_files, row_schema
 
@@ -90,8 +91,8 @@ def test_a_block_done_twice_is_one_file(
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_prompted_pictures_become_rows(model: str, photos: list[Path]) -> None:
-    masks = PromptedMasks(model)
+def test_prompted_pictures_become_rows(model: str, photos: list[Path], tmp_path: Path) -> None:
+    masks = PromptedMasks(model, readers=1, progress=False, processor=Sam2Processor.from_pretrained(model))
     points = [[[3.0, 4.0]], [[20.0, 9.0]]]
     columns = {"path": [str(photos[0]), str(photos[3])], "points": [points, points]}
     found, damaged = masks(pyarrow.table(columns)).to_pylist()
@@ -100,6 +101,9 @@ def test_prompted_pictures_become_rows(model: str, photos: list[Path]) -> None:
     assert expected.masks is not None
     assert [mask["area"] for mask in found["masks"]] == expected.masks.sum(axis=(1, 2, 3)).tolist()
     assert "3.png" in damaged["error"]
+    predict_rows(masks.model, [{**work[0], "name": 7}], tmp_path, model_name=model)
+    (row,) = read_rows(row_files(tmp_path))
+    assert row | {"seconds": None} == found | {"id": "7", "path": str(photos[0]), "seconds": None}
     columns = {"path": [str(photos[0])] * 3, "points": [points, points[1:], [[[-1.0, 0.0]]]]}
     with pytest.warns(UserWarning, match="1 of 3 photos failed"):
         several, one, outside = masks(pyarrow.table(columns)).to_pylist()
