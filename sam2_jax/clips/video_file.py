@@ -98,9 +98,9 @@ class VideoFile:
         try:
             # A file object and not a name, which FFmpeg might take for an address.
             with file, av.open(file, options=_OPTIONS) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{self.path} has no pictures in it: only sound or other data")
-                stream = container.streams.video[0]
+                stream = next((each for each in container.streams.video if not _is_cover(each)), None)
+                if stream is None:
+                    raise ValueError(f"{self.path} has no moving pictures in it: only sound or other data")
                 if stream.codec_context is None:
                     raise ValueError(
                         f"{self.path} has pictures of a kind that PyAV does not read, or is broken"
@@ -196,6 +196,12 @@ class VideoFile:
                 if number > latest and number < len(self._times):
                     latest = number
                     yield number, frame
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a stream is a picture that goes with the file, as music's cover. PyAV tells from 14.1 on."""
+    kinds = getattr(stream, "disposition", None)
+    return kinds is not None and bool(kinds & type(kinds).attached_pic)
 
 
 def _orientation(frame: Any) -> tuple[int, int, int, int]:

@@ -382,8 +382,35 @@ def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(ValueError, match="has no pictures in it"):
+    with pytest.raises(ValueError, match="has no moving pictures in it"):
         open_clip(path)
+
+
+def test_a_picture_that_goes_with_a_video_is_none_of_its_frames(tmp_path: Path) -> None:
+    """As music's cover; not even where it comes first in the file."""
+    av = pytest.importorskip("av", "14.1")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream(codec, rate=25) for codec in ("libx264", "mjpeg")]
+        packets = []
+        for stream, format_, count in zip(streams, ("yuv420p", "yuvj420p"), (3, 1), strict=True):
+            stream.width, stream.height, stream.pix_fmt = 64, 48, format_
+            for t in range(count):
+                frame = av.VideoFrame.from_ndarray(numbered_frame(t + 1), format="rgb24")
+                packets += stream.encode(frame)
+            packets += stream.encode()
+        streams[1].disposition = av.stream.Disposition.attached_pic
+        for packet in packets:
+            container.mux(packet)
+    data = path.read_bytes()
+    track, about = data.index(b"trak") - 4, data.index(b"udta") - 4
+    (size,) = struct.unpack(">I", data[about : about + 4])
+    moved = data[:track] + data[about : about + size] + data[track:about] + data[about + size :]
+    path.write_bytes(moved)
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.name for stream in container.streams] == ["mjpeg", "h264"]
+    with open_clip(path) as clip:
+        assert [number_of(frame) for frame in clip] == [1, 2, 3]
 
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
