@@ -316,11 +316,17 @@ def test_zoomed_and_moved_a_click_names_the_same_pixel(open_page: Any) -> None:
     page.says("Object 1: ")
 
 
-def test_what_is_running_ends_where_another_picture_is_opened(open_page: Any, tmp_path: Path) -> None:
+def test_what_is_running_ends_with_what_it_is_for(open_page: Any, tmp_path: Path) -> None:
     page = open_page()
     page.page.set_input_files("#file", write_gif(tmp_path / "clip.gif", small_clip(40), 100))
     page.is_open("40 frames")
     _click(page, (30, 30), size=(64, 64))
+    page.page.get_by_role("button", name="Forward").click()
+    expect(_button(page, "Stop")).to_be_visible()
+    page.page.locator("#canvas").press("Control+z")  # and no part of the tracks comes into what is undone
+    expect(_button(page, "Stop")).to_be_hidden()
+    page.page.get_by_role("slider", name="Frame").press("End")
+    expect(page.page.locator("#list .measure")).to_have_text("not on this frame")
     page.page.get_by_role("button", name="Forward").click()
     expect(_button(page, "Stop")).to_be_visible()
     page.page.get_by_label("Picture or video").first.select_option(label="sample.png")

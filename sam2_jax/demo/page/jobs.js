@@ -4,6 +4,7 @@
 import * as server from "./server.js";
 import { byHand, framesOf, maskOn, objectOf, takenCandidate, withFound, withTracked } from "./state.js";
 
+const TRACKING = "Tracking";
 const POINTS_PER_SIDE = 16;
 const MOST_OBJECTS = 255; // the largest number of a label map, and so the server's; an object's own may be larger
 
@@ -34,7 +35,7 @@ export class Jobs {
   track(direction) {
     const objects = toTrack(this.#app.document, direction);
     if (objects.length === 0) return this.#app.say("Nothing to track yet: click on an object first.");
-    return this.#run("Tracking", async (signal, progress) => {
+    return this.#run(TRACKING, async (signal, progress) => {
       const { medium, frame } = this.#app;
       this.#app.edit((document) => ({ ...document, frame }));
       let frames = 0;
@@ -71,6 +72,11 @@ export class Jobs {
 
   stop() {
     this.running?.stop();
+  }
+
+  /** What comes from a track is of the document that it began with. */
+  stopTracking() {
+    if (this.running?.name === TRACKING) this.stop();
   }
 
   async #run(name, work) {

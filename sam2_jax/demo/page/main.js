@@ -203,11 +203,13 @@ function fit() {
 
 function undo() {
   asking.forgetHover();
+  jobs.stopTracking();
   app.undo();
 }
 
 function redo() {
   asking.forgetHover();
+  jobs.stopTracking();
   app.redo();
 }
 
