@@ -148,6 +148,9 @@ def _pictures_of(file: Stored) -> list[Item]:
 def _of_tar(file: Stored) -> list[Item]:
     with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
         members = [member for member in tar if member.isfile() and _suffix(member.name) in PICTURES]
+    members = [member for member in members if not _is_aside(posixpath.basename(member.name))]
+    photos = photo_names(member.name for member in members)
+    members = [member for member in members if member.name in photos]
     keys = [_key(member.name) for member in members]
     several = {key for key, n in Counter(keys).items() if n > 1}
     return [

@@ -126,7 +126,8 @@ def test_parquet_has_bytes_or_paths_and_perhaps_ids(where: str, tmp_path: Path) 
 
 def test_members_of_a_tar_have_its_keys() -> None:
     members = {"x/1.png": SOME[0], "x/1.json": b"{}", "2.in.png": SOME[1], "2.out.png": SOME[2]}
-    stored({"of.tar": tar_of(members)})
+    none = {"x/._1.png": b"macOS's own", "x/1.png.labels.png": SOME[0]}  # as of a folder
+    stored({"of.tar": tar_of(members | none)})
     expected = {"x/1": SOME[0], "2.in.png": SOME[1], "2.out.png": SOME[2]}
     assert contents(["mock:///photos"]) == expected
     assert find_pictures(["mock:///photos"])[0]["path"] == "mock://photos/of.tar/x/1.png"
