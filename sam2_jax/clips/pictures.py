@@ -76,7 +76,8 @@ class Animation:
         self.path = path
         self._max_pixels = max_pixels
         with reading(path, max_pixels) as file:
-            count = getattr(file, "n_frames", 1)
+            # A phone's JPEG has other views of the scene, or its brightness, behind the photo.
+            count = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             self._first = int(count > 1 and getattr(file, "default_image", False))
             self._count = count - self._first
             file.seek(self._first)

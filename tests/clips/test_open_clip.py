@@ -155,6 +155,13 @@ def test_a_picture_in_place_of_an_animation_is_none_of_its_frames(tmp_path: Path
         assert clip.rate == 25
 
 
+def test_a_photo_of_a_phone_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    photo, other = (Image.fromarray(numbered_frame(t)) for t in (3, 7))
+    photo.save(tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=[other])
+    with open_clip(tmp_path / "photo.jpg") as clip:
+        assert [number_of(frame) for frame in clip] == [3]
+
+
 @pytest.mark.parametrize("codec", ["png", "qtrle"])
 def test_transparent_frames_are_those_of_transparent_pictures(tmp_path: Path, codec: str) -> None:
     av = pytest.importorskip("av")
