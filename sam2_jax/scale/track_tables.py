@@ -223,14 +223,15 @@ def _rows_of_object(
         rle = convert_rle(nothing if given is None else given, compressed=True)
         if rle["size"] != size:
             raise ValueError(f"a mask's size must be the video's, {size}; got {rle['size']}")
+        area = rle_area(rle)
         yield {
             "id": _name(video),
             "frame": frame,
             "name": name,
             "object_id": annotation.get("object_id", annotation.get("id")),
-            "is_present": given is not None,
+            "is_present": area > 0,
             "iou": annotation.get("score"),
-            "area": rle_area(rle),
+            "area": area,
             "bbox": rle_bounding_box(rle),
             "size": size,
             "counts": rle["counts"],

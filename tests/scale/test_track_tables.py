@@ -119,8 +119,9 @@ def test_what_people_have_drawn_has_no_score_and_clips_without_objects_are_told_
     tmp_path: Path, capsys: Any
 ) -> None:
     first, table, second = (str(tmp_path / name) for name in ("1.json", "rows", "2.json"))
-    large = {"id": 2, "name": "large", "height": 10**6, "width": 10**6, "file_names": ["b"]}
-    hidden = {"id": 8, "video_id": 2, "segmentations": [None], "score": 0.5}
+    large = {"id": 2, "name": "large", "height": 10**6, "width": 10**6, "file_names": ["b", "c"]}
+    nothing = {"size": [10**6, 10**6], "counts": [10**12]}  # as null
+    hidden = {"id": 8, "video_id": 2, "segmentations": [None, nothing], "score": 0.5}
     given = {"videos": [VIDEO, large, VIDEO | {"id": 3}], "annotations": [ANNOTATION, hidden]}
     Path(first).write_text(json.dumps(given))
     assert main(["collect", first, table]) == 0
@@ -131,7 +132,7 @@ def test_what_people_have_drawn_has_no_score_and_clips_without_objects_are_told_
     drawn, other = json.loads(Path(second).read_text())["annotations"]
     assert drawn["areas"] == [3]
     assert "score" not in drawn
-    assert (other["areas"], other["score"]) == ([None], 0)
+    assert (other["areas"], other["score"]) == ([None, None], 0)
 
 
 @pytest.mark.parametrize(
