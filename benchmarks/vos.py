@@ -111,7 +111,8 @@ def evaluate(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[Any, Mea
         check_writable(folder, is_folder=True)
         model = Sam2VideoModel.from_pretrained(arguments.model, dtype=arguments.dtype)
         options = {name: getattr(arguments, name) for name in _MADE_WITH}
-        _check_same(folder, options | {"weights": fingerprint(model.params)})
+        options |= {"weights": fingerprint(model.params), "data": str(arguments.path.resolve())}
+        _check_same(folder, options)
     for video in progress_bar(chosen, desc="videos", unit="video"):
         if model is not None and not (folder / video.name).is_dir():
             start = time.perf_counter()
@@ -124,7 +125,7 @@ def evaluate(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[Any, Mea
 
 
 def _check_same(folder: Path, options: dict[str, Any]) -> None:
-    """Raise ValueError if masks in a folder were made with other options; else write down which they are."""
+    """Raise ValueError if masks in a folder are of other data or options; else write down of which."""
     path = folder / "made_with.json"
     if path.exists() and (before := read_json_object(path, "name another --output")) != options:
         raise ValueError(

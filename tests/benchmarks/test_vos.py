@@ -133,13 +133,16 @@ def test_sa_v(sav: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads((tmp_path / "results2" / "results.json").read_text())["memory"] == "motion"
 
 
-def test_masks_of_other_weights_are_not_taken_for_these(sav: Path, model: str, tmp_path: Path) -> None:
+def test_masks_of_others_are_not_taken_for_these(sav: Path, model: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     command = ["--dataset", "sav", str(sav), "--output", str(tmp_path / "results"), "--model"]
     with pytest.raises(SystemExit, match="neither an existing folder"):  # which is not remembered
         main([*command, str(tmp_path / "none")])
     main([*command, str(folder)])
+    shutil.copytree(sav, tmp_path / "sav")
+    with pytest.raises(SystemExit, match="name another --output"):
+        main(["--dataset", "sav", str(tmp_path / "sav"), *command[3:], str(folder)])
     trained = Sam2VideoModel.from_pretrained(folder)
     trained.with_params(jax.tree.map(lambda x: 1.01 * x, trained.params)).save_pretrained(folder)
     with pytest.raises(SystemExit, match="name another --output"):
