@@ -24,12 +24,13 @@ _CONTAINERS = (
 )
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "fflags": "+genpts"}
 _SHOWN_BY_VP8 = 0x10
+_LEAST_PYAV = (17, 1)  # those before end the process when they open an MPEG transport stream
 # Frames: more than are between two that can be jumped to.
 _FURTHER_BACK = 300
 
 
 def import_av() -> ModuleType:
-    """PyAV. Raises ValueError, naming the extra that brings it, if it is not installed."""
+    """PyAV. Raises ValueError, naming the extra that brings it, if it is not installed or too old."""
     try:
         import av
     except ImportError as error:
@@ -37,6 +38,11 @@ def import_av() -> ModuleType:
             "video files need the package av (PyAV): pip install 'sam2_jax[video]', or give a folder of "
             "pictures, an animated GIF or WebP"
         ) from error
+    if tuple(map(int, av.__version__.split(".")[:2])) < _LEAST_PYAV:
+        raise ValueError(
+            f"PyAV {av.__version__} is too old, and crashes on some files: "
+            "pip install --upgrade 'sam2_jax[video]'"
+        )
     return av
 
 
@@ -199,9 +205,9 @@ class VideoFile:
 
 
 def _is_cover(stream: Any) -> bool:
-    """Whether a stream is a picture that goes with the file, as music's cover. PyAV tells from 14.1 on."""
-    kinds = getattr(stream, "disposition", None)
-    return kinds is not None and bool(kinds & type(kinds).attached_pic)
+    """Whether a stream is a picture that goes with the file, as music's cover."""
+    kinds = stream.disposition
+    return bool(kinds & type(kinds).attached_pic)
 
 
 def _orientation(frame: Any) -> tuple[int, int, int, int]:

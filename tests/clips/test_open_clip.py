@@ -393,9 +393,18 @@ def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
         open_clip(path)
 
 
+def test_a_pyav_that_crashes_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.mp4", numbered(3))
+    monkeypatch.setattr("av.__version__", "17.0.1")
+    with pytest.raises(
+        ValueError, match=r"PyAV 17.0.1 is too old.*pip install --upgrade 'sam2_jax\[video\]'"
+    ):
+        open_clip(path)
+
+
 def test_a_picture_that_goes_with_a_video_is_none_of_its_frames(tmp_path: Path) -> None:
     """As music's cover; not even where it comes first in the file."""
-    av = pytest.importorskip("av", "14.1")
+    av = pytest.importorskip("av")
     path = tmp_path / "clip.mp4"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream(codec, rate=25) for codec in ("libx264", "mjpeg")]
