@@ -435,6 +435,10 @@ def test_a_clip_is_tracked_corrected_and_written(open_page: Any, tmp_path: Path)
     expect(_button(page, "Play")).to_have_attribute("aria-pressed", "true")
     for shown in ("2 / 4", "4 / 4"):
         page.page.evaluate(_NUMBERED, shown)
+    page.page.get_by_label("Name of Object 1").fill("moving")
+    page.page.keyboard.press("Enter")
+    _until(page, lambda: page.page.evaluate(_SAVED, "moving"))  # while it plays
+    expect(_button(page, "Play")).to_have_attribute("aria-pressed", "true")
     page.page.locator("#canvas").press("Space")
     expect(_button(page, "Play")).to_have_attribute("aria-pressed", "false")
 

@@ -4,7 +4,8 @@ import * as server from "./server.js";
 import * as documents from "./state.js";
 import * as storage from "./storage.js";
 
-const SAVED_AFTER = 150; // milliseconds without another change
+const SAVED_AFTER = 150; // milliseconds without another change,
+const SAVED_AT_LATEST = 2000; // or from the first change on, while a clip plays or is tracked
 
 export class App {
   media = new Map(); // by id: {medium, history, frame, file}
@@ -15,6 +16,7 @@ export class App {
   #current = null;
   #listeners = new Set();
   #saving = 0;
+  #unsaved = null; // since when, as performance.now() tells it
 
   constructor({ say, complain }) {
     this.say = say;
@@ -53,7 +55,9 @@ export class App {
   changed() {
     for (const listener of this.#listeners) listener();
     clearTimeout(this.#saving);
-    this.#saving = setTimeout(() => this.#save(), SAVED_AFTER);
+    this.#unsaved ??= performance.now();
+    const latest = this.#unsaved + SAVED_AT_LATEST - performance.now();
+    this.#saving = setTimeout(() => this.#save(), Math.min(SAVED_AFTER, latest));
   }
 
   // ---- edits
@@ -140,6 +144,7 @@ export class App {
   }
 
   #open(work) {
+    if (this.#unsaved !== null) this.#save();
     this.#current = work;
     this.dropped = false;
     if (work) this.say(described(work.medium));
@@ -197,6 +202,7 @@ export class App {
   }
 
   #save() {
+    this.#unsaved = null;
     if (!this.#current) return;
     const { medium, history, frame } = this.#current;
     storage.saveWork(medium.id, { medium, history, frame });
