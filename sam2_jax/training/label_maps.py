@@ -22,16 +22,19 @@ def open_label_maps(folder: Path, images: Path | None, min_area: int, one_object
     maps_in = folder / "masks" if (folder / "masks").is_dir() else folder
     photos_in = images or (folder / "images" if (folder / "images").is_dir() else folder)
     try:
-        maps = {f"{file.stem}.png": file for file in pictures_in(maps_in) if file.suffix.lower() == ".png"}
+        maps: dict[str, list[Path]] = {}  # several: on most systems a.png and a.PNG are two files
+        for file in pictures_in(maps_in):
+            if file.suffix.lower() == ".png":
+                maps.setdefault(f"{file.stem}.png", []).append(file)
         photos = pictures_in(photos_in)
     except OSError as error:
         raise ValueError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
-    maps = {name: file for name, file in maps.items() if not name.endswith(_OVERLAY)}
+    maps = {name: files for name, files in maps.items() if not name.endswith(_OVERLAY)}
     ends = [*_AFTER_NAME, *_AFTER_STEM]
     if maps_in.resolve() != photos_in.resolve():
         ends.append(".png")
     else:  # names alone tell which is which
-        maps = {name: file for name, file in maps.items() if name.endswith(tuple(ends))}
+        maps = {name: files for name, files in maps.items() if name.endswith(tuple(ends))}
         photos = [photo for photo in photos if not photo.name.lower().endswith((*ends, _OVERLAY))]
     entries, problems, owners = [], [], dict[str, str]()
     for photo in photos:
@@ -39,22 +42,25 @@ def open_label_maps(folder: Path, images: Path | None, min_area: int, one_object
         found = [name for name in names if name in maps]
         try:
             others = {owners.setdefault(name, photo.name) for name in found} - {photo.name}
-            if len(found) != 1:
-                raise ValueError(f"it needs one label map in {maps_in}, {' or '.join(names)}; got {found}")
+            files = [file for name in found for file in maps[name]]
+            if len(files) != 1:
+                got = [file.name for file in files]
+                raise ValueError(f"it needs one label map in {maps_in}, {' or '.join(names)}; got {got}")
             if others:
                 raise ValueError(f"its label map {found[0]} is that of {others.pop()}, too: rename a photo")
-            size, map_size = image_size(photo), image_size(maps[found[0]])
+            size, map_size = image_size(photo), image_size(files[0])
             if size != map_size:
                 raise ValueError(f"it is {dimensions(size)}, its label map {found[0]} {dimensions(map_size)}")
         except ValueError as error:
             problems.append(f"{photo.name} was left out: {error}")
         else:
-            labels = maps[found[0]]
-            masks = partial(_masks_of_map, labels, min_area, one_object)
-            entries.append(Entry(photo.name, photo, labels, masks))
+            masks = partial(_masks_of_map, files[0], min_area, one_object)
+            entries.append(Entry(photo.name, photo, files[0], masks))
     unused = sorted(maps.keys() - owners)
     problems += [
-        f"label map {maps[name].name} was left out: it has no photo in {photos_in}" for name in unused
+        f"label map {file.name} was left out: it has no photo in {photos_in}"
+        for name in unused
+        for file in maps[name]
     ]
     return Dataset(tuple(entries), problems)
 

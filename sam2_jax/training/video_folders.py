@@ -7,6 +7,7 @@ palette; a frame without an annotation is not used.
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +122,13 @@ def open_videos(data: str | Path, *, one_object: bool = False) -> VideoDataset:
             if name not in annotations:
                 problems.append(f"{name} was left out: it has no folder in {ANNOTATIONS}")
                 continue
-            maps = {file.stem: file for file in pictures_in(annotations[name]) if file.suffix in _PNG}
+            labelled = [file for file in pictures_in(annotations[name]) if file.suffix in _PNG]
+            maps = {file.stem: file for file in labelled}
             files = sorted(pictures_in(folder), key=lambda file: natural_order(file.stem))
             frames = tuple((file, maps[file.stem]) for file in files if file.stem in maps)
-            if len(frames) < 2:
+            if twice := _of_one_frame(labelled) or _of_one_frame([file for file, _ in frames]):
+                problems.append(f"{name} was left out: {' and '.join(twice)} are of one frame")
+            elif len(frames) < 2:
                 problems.append(f"{name} was left out: {len(frames)} of its frames are annotated")
             else:
                 sequences.append(Video(name, frames))
@@ -144,6 +148,12 @@ def _sequences_in(folder: Path) -> dict[str, Path]:
     if len(inner) == 1 and any(path.is_dir() for path in inner[0].iterdir()):
         return _sequences_in(inner[0])
     return {path.name: path for path in inner}
+
+
+def _of_one_frame(files: Sequence[Path]) -> list[str]:
+    """Names of files that differ in their endings alone: which of them is the frame nobody knows."""
+    stems = Counter(file.stem for file in files)
+    return [file.name for file in files if file.stem == stems.most_common(1)[0][0] and stems[file.stem] > 1]
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -341,6 +341,21 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
     assert "it is 30 x 20 pixels, its label map c_mask.png 30 x 10 pixels" in dataset.problems[2]
 
 
+def test_a_photo_with_two_label_maps_of_one_name_is_left_out_and_said(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / "images" / name)
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "a.PNG", "b.png", "c.png", "c.PNG"):
+        palette_image(labels()).save(tmp_path / "masks" / name)
+    dataset = open_dataset(tmp_path)
+    assert names(dataset) == ["b.jpg"]
+    assert "got ['a.PNG', 'a.png']" in dataset.problems[0]
+    assert [problem.split(" was")[0] for problem in dataset.problems[1:]] == [
+        "label map c.PNG",
+        "label map c.png",
+    ]
+
+
 def test_what_generate_writes_is_read_back_both_ways(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     masks = [labels() > 0, labels() == 3]  # one on the other

@@ -92,6 +92,19 @@ def test_a_damaged_video_is_left_out_and_said(davis: Path, tmp_path: Path) -> No
     assert len(dataset.problems) == 1
 
 
+def test_a_video_with_two_files_for_one_frame_is_left_out_and_said(tmp_path: Path) -> None:
+    for name in ("good", "photos", "maps"):
+        write_video(tmp_path, name, 3)
+    for folder, ending in (("JPEGImages/photos", "png"), ("Annotations/maps", "PNG")):
+        Image.new("L", (SIZE, SIZE)).save(tmp_path / folder / f"00001.{ending}")
+    dataset = open_videos(tmp_path)
+    assert [video.name for video in dataset.entries] == ["good"]
+    assert sorted(dataset.problems) == [
+        "maps was left out: 00001.PNG and 00001.png are of one frame",
+        "photos was left out: 00001.jpg and 00001.png are of one frame",
+    ]
+
+
 def test_what_is_no_dataset_of_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be a folder with JPEGImages/ and Annotations/"):
         open_videos(tmp_path)
