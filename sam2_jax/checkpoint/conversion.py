@@ -64,10 +64,13 @@ def read(
 def write(checkpoint: Checkpoint, source: Source, target: Path, layout: str) -> None:
     """Write weights, config.json and what lies beside them; each file appears whole or not at all.
 
-    Raises ValueError if the folder cannot be written.
+    A processor or options that another model left in the folder go. Raises ValueError if the folder cannot be
+    written.
     """
     beside = _files_beside(checkpoint, source)
     write_checkpoint(target, checkpoint.tensors, checkpoint.config, layout, beside)
+    for name in {*PROCESSOR_FILES, GENERATION_FILE} - beside.keys():  # they would be taken for this model's
+        (target / name).unlink(missing_ok=True)
 
 
 def _files_beside(checkpoint: Checkpoint, source: Source) -> Mapping[str, str]:

@@ -218,6 +218,21 @@ def test_round_trip_is_bitwise(tmp_path: Path, small: Any, capsys: pytest.Captur
         assert len(re.findall(rf"{step}.* s$", err, re.MULTILINE)) == 3
 
 
+def test_what_another_model_left_in_the_folder_is_not_taken_for_this_ones(tmp_path: Path, small: Any) -> None:
+    source, config, _ = small
+    first, target = tmp_path / "first", tmp_path / "target"
+    assert run(source, first, "--to", "transformers", "--config", config) == 0
+    processor = json.loads((first / "processor_config.json").read_text())["image_processor"]
+    (first / "processor_config.json").unlink()
+    (first / "preprocessor_config.json").write_text(json.dumps(processor | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert run(source, target, "--to", "flax", "--config", config) == 0
+    (target / "mask_generation.json").write_text('{"points_per_side": 7}')
+    assert run(first, target, "--to", "flax") == 0
+    model = Sam2Model.from_pretrained(target)
+    assert model.processor.image_processor.image_mean == (0.1, 0.2, 0.3)
+    assert model.generation_options == {}
+
+
 @pytest.mark.parametrize("version", ["2.0", "2.1"])
 def test_video_memory_is_kept(tmp_path: Path, version: str) -> None:
     video = smallest_video_config(version)
