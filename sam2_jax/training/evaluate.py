@@ -12,6 +12,7 @@ import numpy as np
 
 from sam2_jax.checks import read_whole
 from sam2_jax.image.model import Sam2Model
+from sam2_jax.image.prompt_masks import clamp
 from sam2_jax.model.prompt_encoder import NEGATIVE, POSITIVE
 from sam2_jax.processing.boxes import mask_to_boxes
 from sam2_jax.processing.masks import depth_inside
@@ -45,8 +46,8 @@ def evaluate(
     """Segment every object of the examples as a user would, by the model's own answers.
 
     One click asks for three masks, of which the one of highest predicted IoU counts; a box and each further
-    click, which come with the mask so far, ask for one. Masks are compared at the picture's size. Raises
-    ValueError if there are no examples or clicks is below 1.
+    click, which come with the mask so far, clamped as in a session, ask for one. Masks are compared at the
+    picture's size. Raises ValueError if there are no examples or clicks is below 1.
     """
     clicks = read_whole("clicks", clicks, 1)
     rows = [
@@ -93,7 +94,7 @@ def _evaluate_example(
             point, label = _correction(mask, true)
             points[i].append(point)
             labels[i].append(label)
-        _, logits, masks = predict(False, prompt[None], input_points=[points], input_labels=[labels])
+        _, logits, masks = predict(False, clamp(prompt)[None], input_points=[points], input_labels=[labels])
         found, prompt = masks[:, 0], logits[:, 0]
         by_click.append(mask_iou(found, truth))
     return box, np.stack(by_click), best

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -499,6 +500,30 @@ def test_damaged_examples_are_replaced_and_a_dataset_of_them_is_refused() -> Non
         ValueError, match=r"no picture of the dataset can be used \(1 problems; the first: number 0 is dam"
     ):
         Shuffled(Listed({0, 1, 2, 3}), seed=0).example(0)  # type: ignore[arg-type]
+
+
+def test_evaluation_hands_masks_back_as_a_session_does() -> None:
+    """Clamped: beyond that a network was never taught, and would be judged by what nobody gets of it."""
+    given = []
+
+    class Sure:
+        """A model that is surer than any mask may be that is handed back."""
+
+        processor = Sam2Processor(PROCESSOR)
+
+        def get_image_embeddings(self, pixels: Any) -> None:
+            return None
+
+        def __call__(self, *, input_points: Any = None, input_boxes: Any = None, **inputs: Any) -> Any:
+            if inputs["input_masks"] is not None:
+                given.append(np.abs(inputs["input_masks"]).max())
+            objects = np.shape(input_points if input_boxes is None else input_boxes)[1]
+            count = 3 if inputs["multimask_output"] else 1
+            masks = np.full((1, objects, count, 16, 16), 100, np.float32)
+            return SimpleNamespace(iou_scores=masks[..., 0, 0], pred_masks=masks)
+
+    evaluate(Sure(), [SOURCE.example(0)], clicks=3)  # type: ignore[arg-type]
+    assert given == [32, 32]
 
 
 @pytest.mark.slow
