@@ -112,6 +112,8 @@ def _export(
     return bytes(exported.mlir_module_serialized), {
         "says": program.says,
         "weights": [keys[i] for i in used if i < len(keys)],
+        # May be given, and change nothing: of a frame's features not each step takes all.
+        "unused": [name for i, name in enumerate(called, len(keys)) if i not in used],
         "inputs": [
             {"name": called[i - len(keys)]} | _shape(exported.in_avals[i]) for i in used if i >= len(keys)
         ],
@@ -134,13 +136,12 @@ def described(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
 def about_model(model: Any, model_name: str) -> dict[str, Any]:
     """What a manifest says of a model: what it was made of, and what its inputs mean."""
     processor = model.processor.image_processor.to_dict()
+    pixels = {name: x for name, x in processor.items() if name not in ("image_processor_type", "mask_size")}
     return {
         "format": FORMAT,
         "made_with": {name: version(name) for name in ("sam2_jax", "jax", "jaxlib")},
         "model": {"name": model_name, "weights": fingerprint(model.params)},
-        "pixels": json.loads(
-            json.dumps({k: processor[k] for k in ("image_mean", "image_std", "rescale_factor", "size")})
-        ),
+        "pixels": json.loads(json.dumps(pixels)),
         "labels": {"on the object": 1, "off it": 0, "box corners": [2, 3], "no point": -1, "padding": -10},
         "hints": "Each new number in a shape compiles anew: pad objects to powers of 2 up to 16 and to "
         "multiples of 16 beyond, points with label -10 to powers of 4, and cut off what belongs to padding.",

@@ -12,7 +12,10 @@ import numpy as np
 
 
 def load(folder: str | Path, name: str) -> Callable[..., dict[str, jax.Array]]:
-    """The program of a name, a function: arrays by name in, arrays by name out, as manifest.json has them."""
+    """The program of a name, a function: arrays by name in, arrays by name out, as manifest.json has them.
+
+    The function raises ValueError for names of another program, whose arrays would change nothing.
+    """
     folder = Path(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     about, raw = manifest["programs"][name], np.memmap(folder / manifest["weights"], np.uint8, "r")
@@ -42,6 +45,10 @@ def load(folder: str | Path, name: str) -> Callable[..., dict[str, jax.Array]]:
     run, given = jax.jit(exported.call), [kind["name"] for kind in about["inputs"]]
 
     def call(**arrays: Any) -> dict[str, jax.Array]:
+        if wrong := {*given} - arrays.keys() or arrays.keys() - {*given, *about["unused"]}:
+            raise ValueError(
+                f"{name} takes {', '.join(given)}; got {', '.join(arrays)}, {min(wrong)} is wrong"
+            )
         found = run(*weights, *(arrays[key] for key in given))
         return {kind["name"]: array for kind, array in zip(about["outputs"], found, strict=True)}
 

@@ -18,9 +18,10 @@ from small_models import model_of, smallest_config
 from small_video import small_video_model
 from tolerances import assert_close
 
+from sam2_jax import Sam2Processor
 from sam2_jax.commands import main
 from sam2_jax.image.clicks import decode_clicks
-from sam2_jax.scale.export import MANIFEST_FILE, check_target, export_model
+from sam2_jax.scale.export import MANIFEST_FILE, about_model, check_target, export_model
 from sam2_jax.scale.programs import programs_of
 
 EMBEDDINGS = ("fine", "middle", "coarse")
@@ -145,6 +146,26 @@ def test_the_manifest_names_everything(folder: Path) -> None:
     assert manifest["model"]["name"] == "small"
     used = {name for about in manifest["programs"].values() for name in about["weights"]}
     assert used == set(manifest["tensors"])
+
+
+def test_what_another_program_takes_is_refused(folder: Path, load: Any) -> None:
+    """Left aside, a mask or a click would be missed in the result alone."""
+    program = programs_of(small_video_model().module)["frame_remember"]
+    run, inputs = load(folder, "frame_remember"), inputs_of(program, SIZES)
+    with pytest.raises(ValueError, match=r"frame_remember takes .*; got .*, mask, mask is wrong"):
+        run(**inputs, mask=np.zeros((3, 64, 64), np.float32))
+    with pytest.raises(ValueError, match="got score, .* is wrong"):
+        run(score=inputs["score"])
+
+
+def test_the_manifest_says_all_that_makes_pixels() -> None:
+    model = model_of(smallest_config())
+    own = model.processor.image_processor.replace(do_normalize=False, resample=3)
+    model.processor = Sam2Processor(own)
+    pixels = about_model(model, "")["pixels"]
+    for name in ("do_normalize", "do_rescale", "do_resize", "do_convert_rgb", "resample", "image_mean"):
+        assert np.all(pixels[name] == np.asarray(own.to_dict()[name])), name
+    assert (pixels["do_normalize"], pixels["resample"]) == (False, 3)
 
 
 _ALONE = """
