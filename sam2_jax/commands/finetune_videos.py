@@ -73,15 +73,22 @@ def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset 
 
 
 def _to_judge(dataset: "VideoDataset") -> Iterator["ClipExample"]:
-    """The beginning of each video, from the first frame on which anything is annotated."""
+    """The beginning of each video, from the first frame on which anything is annotated.
+
+    One with damage there is left out and said: from another frame on it would be another clip.
+    """
+    from sam2_jax.training.video_folders import NothingAnnotatedError
+
     for index in range(min(len(dataset), _EVALUATED)):
         length = len(dataset.entries[index].frames)
         for start in range(length - 1):
             try:
                 yield dataset.read(index, range(start, min(start + _EVALUATED_FRAMES, length)))
+                problem = None
             except ValueError as error:
                 problem = f"{dataset.entries[index].name}: {error}"
-            else:
-                break
-        else:
+                if isinstance(error, NothingAnnotatedError):
+                    continue
+            break
+        if problem:
             dataset.note(problem)

@@ -27,6 +27,10 @@ _VOID = 255
 _PNG = (".png", ".PNG")
 
 
+class NothingAnnotatedError(ValueError):
+    """Of frames in order, the first has no object: others of the video may."""
+
+
 @dataclass(frozen=True)
 class Video:
     """A video: its annotated frames in order, a picture and an annotation each."""
@@ -59,7 +63,8 @@ class VideoDataset:
     def read(self, index: int, frames: Sequence[int]) -> ClipExample:
         """Read some frames of a video, with the objects of the first of them that are seen there.
 
-        Raises ValueError if its files are damaged or nothing is seen in the first of these frames.
+        Raises ValueError if its files are damaged, NothingAnnotatedError if nothing is seen in the first of
+        these frames.
         """
         sequence = self.entries[index]
         images: list[np.ndarray] = []
@@ -75,7 +80,7 @@ class VideoDataset:
                     )
         values = np.setdiff1d(np.unique(labels[0]), (0, _VOID))
         if not len(values):
-            raise ValueError(f"nothing is annotated in {sequence.frames[frames[0]][1]}")
+            raise NothingAnnotatedError(f"nothing is annotated in {sequence.frames[frames[0]][1]}")
         masks = np.stack(labels)[:, None] == values.reshape(1, -1, 1, 1)
         return ClipExample(f"{sequence.name}, frames {frames[0]} to {frames[-1]}", np.stack(images), masks)
 

@@ -7,13 +7,15 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_models import random_tensors, smallest_video_config
-from video_datasets import write_video
+from video_datasets import SIZE, write_video
 
 from sam2_jax import Sam2VideoModel
 from sam2_jax.checkpoint import names
 from sam2_jax.commands import main
-from sam2_jax.training.video_folders import ShuffledVideos
+from sam2_jax.commands.finetune_videos import _to_judge
+from sam2_jax.training.video_folders import ShuffledVideos, open_videos
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
 
@@ -61,6 +63,17 @@ def test_what_is_damaged_is_told_of_both_datasets(tmp_path: Path, capsys: pytest
     for name in ("data", "other"):
         assert error.count(f"note: left out: {name}") == 10
     assert error.count("note: ... and 2 more") == 2
+
+
+def test_a_video_with_damage_where_it_is_judged_is_left_out_and_said(tmp_path: Path) -> None:
+    """And not judged from the frame behind the damage on, as if it were another clip."""
+    for name in ("bear", "camel", "late"):
+        write_video(tmp_path, name, 4)
+    (tmp_path / "JPEGImages" / "bear" / "00001.jpg").write_bytes(b"no picture")
+    Image.new("L", (SIZE, SIZE)).save(tmp_path / "Annotations" / "late" / "00000.png")
+    with pytest.warns(UserWarning, match="bear: .*00001.jpg"):
+        judged = [clip.name for clip in _to_judge(open_videos(tmp_path))]
+    assert judged == ["camel, frames 0 to 3", "late, frames 1 to 3"]
 
 
 def test_annotations_may_be_of_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
