@@ -116,6 +116,8 @@ def _check_belonging(folder: Path, before: dict[str, Any], given: dict[str, Any]
         )
     old, new = _by_name(before), _by_name(given)
     changed = {name for name in new if new[name] != old.get(name)}
+    if "processor" not in before:  # it was not always kept
+        changed = {name for name in changed if not name.startswith("processor.")}
     if isinstance(before.get("steps"), int) and given["steps"] > before["steps"]:
         changed -= _MAY_GROW
     if changed:

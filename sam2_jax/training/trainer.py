@@ -174,8 +174,8 @@ def run_training(
     own pictures of it; all of their devices are used. The first writes the metrics. Ctrl-C or SIGTERM, of
     any of them, stops all after the same step, with a checkpoint.
 
-    A folder goes on only with the same weights, image size, data and options, of which steps may be more:
-    the learning rate then follows the schedule of all of them.
+    A folder goes on only with the same weights, image size, values of pixels, data and options, of which
+    steps may be more: the learning rate then follows the schedule of all of them.
     """
     folder = None if folder is None else Path(folder)
     checkpoint_every = read_whole("checkpoint_every", checkpoint_every, 1)
@@ -229,10 +229,13 @@ def run_training(
 
 def input_processor(model: Trainable) -> Sam2ImageProcessor:
     """What the model's own processor does to a picture's values, while resizing all of it to the input."""
+    return Sam2ImageProcessor.for_config(model.image_config).replace(**_values_of(model))
+
+
+def _values_of(model: Trainable) -> dict[str, Any]:
     own = model.processor.image_processor
     names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-    values = {name: getattr(own, name) for name in (*names, "do_convert_rgb")}
-    return Sam2ImageProcessor.for_config(model.image_config).replace(**values)
+    return {name: getattr(own, name) for name in (*names, "do_convert_rgb")}
 
 
 def _belongs_to(model: Trainable, data: Any, options: TrainingOptions) -> dict[str, Any]:
@@ -241,6 +244,7 @@ def _belongs_to(model: Trainable, data: Any, options: TrainingOptions) -> dict[s
         "model": fingerprint(model.params),
         "image_size": list(model.image_config.image_size),
     }
+    given["processor"] = _values_of(model)
     given["data"] = data
     for name, value in asdict(options).items():
         given[name] = value._asdict() if hasattr(value, "_asdict") else value

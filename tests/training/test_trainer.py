@@ -136,6 +136,15 @@ def test_a_folder_of_an_older_version_is_refused(model: Sam2Model, tmp_path: Pat
     assert (tmp_path / "training.json").read_text() == '{"steps": 12}'
 
 
+def test_a_folder_of_pictures_prepared_otherwise_is_refused(model: Sam2Model, tmp_path: Path) -> None:
+    train(model, SOURCE, SHORT, tmp_path, stop_at=0, progress=False)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    other = model.with_params(model.params)
+    other.processor = Sam2Processor(PROCESSOR.replace(image_mean=(0, 0, 0)))
+    with pytest.raises(ValueError, match=r"with other options \(processor.image_mean\): choose another"):
+        train(other, SOURCE, SHORT, tmp_path, progress=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["model", "data", "image_size"])
 def test_a_folder_of_another_model_or_data_is_refused(
