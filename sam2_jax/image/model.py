@@ -96,11 +96,15 @@ class Sam2Model(EncodingModel[Sam2Config]):
             raise ValueError(f"padding must be one of {PADDING_MODES}; got {shown(padding)}")
 
     def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2Model":
-        """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
+        """The same weights for inputs of another size: a side, or (height, width), multiples of 32.
+
+        The processor does the same to a picture's values, for that size.
+        """
         config = self.config.with_image_size(image_size)
         resized = Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
         resized.generation_options = self.generation_options
         resized._source = self._source
+        self._bring_processor(resized)
         return resized
 
     def with_params(self, params: Mapping[str, Any]) -> "Sam2Model":

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES
 from sam2_jax.checkpoint.pretrained import PretrainedModel
@@ -28,15 +28,23 @@ class ModelWithProcessor(PretrainedModel[Config]):
     @cached_property
     def processor(self) -> Sam2Processor:
         """The processor that lies beside the loaded weights, or the usual one, for the model's image size."""
-        usual = Sam2ImageProcessor.for_config(self.image_config)
         if self._source is None:
-            return self.processor_class(usual)
+            return self.processor_class(Sam2ImageProcessor.for_config(self.image_config))
         model, options = self._source
-        found = self.processor_class.from_pretrained(model, **options)
+        return self._in_own_size(self.processor_class.from_pretrained(model, **options))
+
+    def _in_own_size(self, found: Sam2Processor) -> Sam2Processor:
+        """A processor, for this model's image size."""
+        usual = Sam2ImageProcessor.for_config(self.image_config)
         if found.image_processor.do_center_crop or _fits(found, usual):
             return found
         resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
         return self.processor_class(resized, point_pad_value=found.point_pad_value)
+
+    def _bring_processor(self, other: "ModelWithProcessor[Any]") -> None:
+        """Give a model of another image size this one's processor for that size, if it was read or set."""
+        if "processor" in vars(self):
+            other.processor = other._in_own_size(self.processor)
 
     def _texts_beside(self, folder: Path) -> dict[str, str]:
         """The processor, unless the folder has one for this model's image size: they are used together."""

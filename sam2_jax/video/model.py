@@ -27,10 +27,14 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
     processor_class = Sam2VideoProcessor
 
     def with_image_size(self, image_size: int | Sequence[int]) -> "Sam2VideoModel":
-        """The same weights for inputs of another size: a side, or (height, width), multiples of 32."""
+        """The same weights for inputs of another size: a side, or (height, width), multiples of 32.
+
+        The processor does the same to a picture's values, for that size.
+        """
         config = self.config.with_image_size(image_size)
         resized = Sam2VideoModel(config, self.params, dtype=self.module.dtype)
         resized._source = self._source
+        self._bring_processor(resized)
         return resized
 
     def with_params(self, params: Mapping[str, Any]) -> "Sam2VideoModel":

@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import model_of, model_of_its_own, smallest_config
+from small_models import (
+    model_of,
+    model_of_its_own,
+    random_tensors,
+    smallest_config,
+    smallest_video_config,
+)
 from tolerances import relative_error
 
 from sam2_jax import (
@@ -18,6 +24,7 @@ from sam2_jax import (
     Sam2ImageSegmentationOutput,
     Sam2Model,
     Sam2Processor,
+    Sam2VideoModel,
     pipeline,
 )
 from sam2_jax.checkpoint import names
@@ -716,6 +723,19 @@ def test_the_processor_is_the_one_beside_the_weights(model: Sam2Model, tmp_path:
     Sam2Processor(Sam2ImageProcessor(size=64, image_mean=(0.1, 0.2, 0.3))).save_pretrained(tmp_path)
     loaded = Sam2Model.from_pretrained(tmp_path)
     assert tuple(loaded.processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("kind", [Sam2Model, Sam2VideoModel])
+def test_a_processor_that_was_set_goes_along_to_another_image_size(kind: Any) -> None:
+    """As it does by way of a folder: pictures are not prepared otherwise of a sudden."""
+    config = smallest_config() if kind is Sam2Model else smallest_video_config()
+    model = kind(config, names.unflatten(names.to_flax(random_tensors(config))))
+    model.processor = kind.processor_class(Sam2ImageProcessor(size=64, image_mean=(0.1, 0.2, 0.3)))
+    found = model.with_image_size(96).processor
+    assert type(found) is kind.processor_class
+    assert tuple(found.image_processor.image_mean) == (0.1, 0.2, 0.3)
+    assert found.image_processor.size == {"height": 96, "width": 96}
+    assert model.processor.image_processor.size == {"height": 64, "width": 64}
 
 
 def test_sessions_and_batches_begin_at_the_model(model: Sam2Model) -> None:
