@@ -69,7 +69,8 @@ def train_and_judge(
         if evaluate is not None:
             found = evaluate(model)
             print(f"{when}: {found}", flush=True)
-            report[when] = found._asdict()
+            # JSON has no NaN, which a mean over nothing is.
+            report[when] = {name: None if x != x else x for name, x in found._asdict().items()}
 
     # No step yet, but all checks: before the minutes that judging may take.
     go_on(stop_at=0, progress=False)

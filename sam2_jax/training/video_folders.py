@@ -24,7 +24,6 @@ from sam2_jax.training.label_maps import bright
 PICTURES, ANNOTATIONS = "JPEGImages", "Annotations"
 # A void of some annotations: neither object nor background.
 _VOID = 255
-_PNG = (".png", ".PNG")
 
 
 class NothingAnnotatedError(ValueError):
@@ -127,7 +126,7 @@ def open_videos(data: str | Path, *, one_object: bool = False) -> VideoDataset:
             if name not in annotations:
                 problems.append(f"{name} was left out: it has no folder in {ANNOTATIONS}")
                 continue
-            labelled = [file for file in pictures_in(annotations[name]) if file.suffix in _PNG]
+            labelled = [file for file in pictures_in(annotations[name]) if file.suffix.lower() == ".png"]
             maps = {file.stem: file for file in labelled}
             files = sorted(pictures_in(folder), key=lambda file: natural_order(file.stem))
             frames = tuple((file, maps[file.stem]) for file in files if file.stem in maps)

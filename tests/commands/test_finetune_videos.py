@@ -33,7 +33,8 @@ def test_videos_are_trained_on_and_judged_by(tmp_path: Path, capsys: pytest.Capt
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert main([*command, "--output", str(tmp_path / "tuned"), *options]) == 0
-    report = json.loads((tmp_path / "tuned" / "report.json").read_text())
+    report = json.loads((tmp_path / "tuned" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["after"]["returning"] is None  # no object comes back
     assert set(report) == {"model", "before", "after"}
     trained = Sam2VideoModel.from_pretrained(tmp_path / "tuned", layout="flax")
     before, after = (names.flatten(model.params) for model in (given, trained))

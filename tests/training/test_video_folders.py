@@ -41,7 +41,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for path in (tmp_path / "JPEGImages/bear").iterdir():
         path.rename(path.with_stem(f"{int(path.stem)}"))
     for path in (tmp_path / "Annotations/bear").iterdir():
-        path.rename(path.with_name(f"{int(path.stem)}.PNG"))
+        path.rename(path.with_name(f"{int(path.stem)}.Png"))
     (video,) = open_videos(tmp_path).entries
     assert [int(photo.stem) for photo, _ in video.frames] == list(range(11))
 
