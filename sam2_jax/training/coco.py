@@ -1,5 +1,6 @@
 """COCO's instance annotations: masks as polygons or run lengths, in one JSON file for all pictures."""
 
+import filecmp
 import json
 import os
 from collections import Counter
@@ -119,9 +120,16 @@ def _find_photo(entry: dict[str, Any], folders: list[Path]) -> tuple[Path, tuple
         raise ValueError(f"its file_name must be a string; got {shown(name)}")
     # Some tools write \ on Windows. os.path tells of impossible names that they are no files, pathlib raises.
     paths = [folder / name.replace("\\", "/") for folder in folders] + [folder / name for folder in folders]
-    photo = next((path for path in paths if os.path.isfile(path)), None)
-    if photo is None:
+    there = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
+    if not there:
         raise ValueError(f"there is no such file in {' or '.join(map(str, folders))}")
+    photo = there[0]
+    for other in there[1:]:
+        if not _is_copy(photo, other):
+            raise ValueError(
+                f"{photo} and {other} are two pictures, and one alone can be meant: say in which folder "
+                "pictures are, by images (--images)"
+            )
     size = image_size(photo)
     said = (entry.get("height", size[0]), entry.get("width", size[1]))
     if said != size:
@@ -130,6 +138,13 @@ def _find_photo(entry: dict[str, Any], folders: list[Path]) -> tuple[Path, tuple
             f"{shown(said[0])}"
         )
     return photo, size
+
+
+def _is_copy(photo: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(photo, other) or filecmp.cmp(photo, other, shallow=False)
+    except OSError as error:
+        raise ValueError(f"{photo} or {other} cannot be read: {error.strerror}") from error
 
 
 def _add_annotation(

@@ -105,6 +105,17 @@ def test_pictures_are_found_beside_the_file_in_images_or_where_they_are_said_to_
     assert "image 2 ('2.png') was left out: there is no such file in" in dataset.problems[0]
 
 
+def test_two_pictures_of_one_name_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "images" / "a.png")
+    data = coco(tmp_path, [annotation()], [image(file_name="a.png")])
+    assert len(open_dataset(data)) == 1  # the same twice
+    photo(tmp_path / "images" / "a.png", value=91)
+    with pytest.raises(ValueError, match=r"are two pictures, and one alone can be meant"):
+        open_dataset(data)
+    assert open_dataset(data, tmp_path / "images")[0].image[0, 0, 0] == 91
+
+
 def test_crowds_small_masks_and_pictures_without_masks_are_counted(tmp_path: Path) -> None:
     photo(tmp_path / "2.png")
     dot = [[4, 4, 6, 4, 6, 6, 4, 6]]
