@@ -47,10 +47,10 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return close[0] if close else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """How a message about an unknown name ends: the name that was meant, else all names there are."""
     known = list(known)
-    close = closest(name, known)
+    close = closest(name, known, cutoff)
     return f": did you mean {close}?" if close else f"; there are {', '.join(known)}"
 
 

@@ -36,7 +36,13 @@ _LONGEST_MESSAGE = 2000
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse's, with each command's own usage for what it does not know, and messages of fit length."""
+    """Argparse's, with each command's own usage for what it does not know, and messages of fit length.
+
+    Options are not abbreviated: --points would be --points-per-side to a command, and be answered as that.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but what is unknown is refused by the command it was given to."""
@@ -47,7 +53,9 @@ class _Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def _unknown(self, argument: str) -> str:
-        meant = did_you_mean(argument.partition("=")[0], self._names) if argument.startswith("-") else ""
+        name, meant = argument.partition("=")[0], ""
+        if argument.startswith("-"):
+            meant = did_you_mean(name, self._names, cutoff=0.72)  # the dashes alone make all of them alike
         return f"unknown argument {shown(argument)}{meant}"
 
     @property
@@ -59,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required"):  # perhaps they were misspelt
             options = [given for given in self._given if given.startswith("--")]
             for given in options:
-                if not any(name.startswith(given.partition("=")[0]) for name in self._names):
+                if given.partition("=")[0] not in self._names:
                     message = self._unknown(given)
                     break
         super().error(_fit(message))

@@ -66,6 +66,10 @@ def test_a_mistyped_option_shows_the_commands_own_usage(capsys: pytest.CaptureFi
     assert "did you mean --output?" in refused(["generate", "a", "--ouput=b"], capsys, 2)
     assert "did you mean --to?" in refused(["convert", "a", "b", "--two", "flax"], capsys, 2)
     assert "required: --output" in refused(["generate", "a", "--overlay"], capsys, 2)
+    # Not taken for the beginning of another option, nor for one that is like it in its dashes alone.
+    assert "did you mean --point?" in refused(["track", "a", "--points", "1,2"], capsys, 2)
+    error = refused(["generate", "a", "--output", "b", "--point", "1,2"], capsys, 2)
+    assert "unknown argument '--point'; there are -h, --help, --output," in error
     assert "did you mean segment?" in refused(["segmnt", "photo.jpg"], capsys, 2)
     # What is repeated of an argument is cut.
     refused(["segment", "--box", "9" * 9000], capsys, 2)
