@@ -122,7 +122,7 @@ def load_video_model(arguments: argparse.Namespace, dtype: str = "float32") -> "
     try:
         return _load(Sam2VideoModel, arguments, dtype)
     except ValueError as error:
-        if not _is_for_pictures(arguments):
+        if arguments.model == EMBEDDED or not _is_for_pictures(arguments):  # the embedded one is for both
             raise
         raise ValueError(
             f"{arguments.model} is a model for pictures; clips need one with a memory: {DEFAULT_MODEL} say"

@@ -477,6 +477,13 @@ def test_a_model_for_pictures_is_refused(
     assert not Path("out").exists()
 
 
+def test_the_embedded_model_is_for_clips_too_and_only_the_size_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert track("embedded", "--point", "1,1", "--image-size", "100") == 1
+    assert "error: image_size must be" in capsys.readouterr().err
+
+
 def test_addresses_and_files_that_are_no_clips_are_refused(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
