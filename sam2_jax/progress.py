@@ -9,6 +9,7 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 30.0
 _UP = "\x1b[A"  # how tqdm comes back from the bar of an inner loop
 _LINE = "{desc}: {n_fmt}/{total_fmt} after {elapsed}, {remaining} left, {rate_fmt}{postfix}"
+_LINE_OF_UNKNOWN_LENGTH = "{desc}: {n_fmt} after {elapsed}, {rate_fmt}{postfix}"
 
 
 def progress_bar(items: Iterable[Any] | None = None, *, show: bool = True, **options: Any) -> Any:
@@ -21,7 +22,9 @@ def progress_bar(items: Iterable[Any] | None = None, *, show: bool = True, **opt
         every = _SECONDS_BETWEEN_LINES
         is_inner = not options.get("leave", True)
         options |= {"mininterval": every, "maxinterval": every, "delay": every if is_inner else 0}
-        options |= {"file": _Lines(), "bar_format": _LINE, "leave": not is_inner}
+        is_known = options.get("total") is not None or hasattr(items, "__len__")
+        line = _LINE if is_known else _LINE_OF_UNKNOWN_LENGTH
+        options |= {"file": _Lines(), "bar_format": line, "leave": not is_inner}
     return tqdm(items, disable=not show, **options)
 
 

@@ -21,6 +21,16 @@ def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\r" not in first + last
 
 
+def test_a_log_says_nothing_of_the_time_left_where_it_is_not_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(progress_bar(iter(range(3)), desc="evaluating", unit="picture")) == [0, 1, 2]
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("evaluating: 0 after")
+    assert last.startswith("evaluating: 3 after")
+    assert "left" not in first + last
+
+
 def test_an_inner_bar_that_takes_long_is_a_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
