@@ -35,7 +35,9 @@ class PictureFolder:
         self._max_pixels = max_pixels
         self._files = sorted(pictures_in(path), key=lambda file: natural_order(file.stem))
         if not self._files:
-            raise ValueError(f"there is no picture in {path}")
+            raise ValueError(
+                f"there is no picture in {path}: a clip is a video file, or a folder of its frames"
+            )
         stems: dict[str, Path] = {}
         for file in self._files:
             if (other := stems.setdefault(file.stem, file)) != file:

@@ -66,7 +66,7 @@ def _open(path: Path, max_pixels: int) -> Source:
         if path.is_dir():
             return PictureFolder(path, max_pixels)
         if not path.exists():
-            raise ValueError(f"there is no clip {path}")
+            raise ValueError(f"there is no clip {path}; check the path")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     reader: Any = Animation if path.suffix.lower() in PICTURES else VideoFile

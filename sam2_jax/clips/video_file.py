@@ -120,7 +120,8 @@ class VideoFile:
                 yield container, stream
         except (av.FFmpegError, OSError) as error:
             raise ValueError(
-                f"{self.path} is not a video that can be read, or is broken ({_reason(error)})"
+                f"{self.path} is not a video that can be read, or is broken ({_reason(error)}). A "
+                "folder of its frames as pictures can be read as well"
             ) from error
 
     @property

@@ -50,7 +50,7 @@ def collect_rows(arguments: argparse.Namespace) -> None:
     if is_json and target.suffix:
         raise ValueError(f"TARGET must be a folder of rows, without an ending, for {source}; got {target}")
     if not source.exists():
-        raise ValueError(f"there is no {source}")
+        raise ValueError(f"there is no file or folder {source}")
     check_writable(target, is_folder=is_json)
     import_pyarrow()
     is_clips = is_youtube_vis(source) if is_json else is_of_tracks(source)

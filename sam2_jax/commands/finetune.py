@@ -13,6 +13,7 @@ from sam2_jax.commands.common import (
     add_model,
     add_quiet,
     check_model,
+    count,
     join_hosts,
     load_model,
     number,
@@ -165,12 +166,12 @@ def _open(arguments: argparse.Namespace) -> tuple["Dataset", "Dataset | None"]:
     elif share := _HELD_OUT if arguments.held_out is None else arguments.held_out:
         training, judged = split(training, share, arguments.seed)
     how = "to judge by" if arguments.validation else "held out"
-    print(f"{len(training)} pictures to train on, {0 if judged is None else len(judged)} {how}")
+    print(f"{count(len(training), 'picture')} to train on, {0 if judged is None else len(judged)} {how}")
     return training, judged
 
 
 def _tell_left_out(dataset: "Dataset") -> None:
     """Say what was left out of a dataset, what is damaged on stderr."""
-    for what, count in dataset.left_out.items():
-        print(f"left out: {count} {what}")
+    for what, many in dataset.left_out.items():
+        print(f"left out: {many} {what}")
     tell_problems(dataset.problems)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sam2_jax.commands.common import load_video_model, training_options
+from sam2_jax.commands.common import count, load_video_model, training_options
 from sam2_jax.commands.finetune_run import tell_problems, train_and_judge
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset 
     elif arguments.held_out != 0 and len(training) > 1:
         training, judged = split(training, arguments.held_out or 0.1, arguments.seed)
     how = "to judge by" if arguments.validation else "held out"
-    print(f"{len(training)} videos to train on, {0 if judged is None else len(judged)} {how}")
+    print(f"{count(len(training), 'video')} to train on, {0 if judged is None else len(judged)} {how}")
     return training, judged
 
 

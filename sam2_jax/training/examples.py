@@ -135,7 +135,10 @@ def split(dataset: AnyDataset, held_out: float, seed: int = 0) -> tuple[AnyDatas
     sources = list(dict.fromkeys(entry.source for entry in dataset.entries))
     total = len(sources)
     if total < 2:
-        raise ValueError(f"to hold some out there must be two pictures or videos or more; there is {total}")
+        raise ValueError(
+            f"to hold some out there must be two pictures or videos or more; there is {total}: add some, "
+            "or hold none out, --held-out 0 of the command"
+        )
     count = min(max(round(held_out * total), 1), total - 1)
     chosen = {sources[i] for i in np.random.default_rng(seed).permutation(total)[:count]}
 
