@@ -1,15 +1,13 @@
 """`Sam2Model`: prompts on images to masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sam2_jax.checkpoint import names
-from sam2_jax.checkpoint.hub import GENERATION_FILE, HubFolder
 from sam2_jax.checkpoint.pretrained import computed_at_once
 from sam2_jax.checks import shown
 from sam2_jax.config import Sam2Config
@@ -32,7 +30,6 @@ from sam2_jax.image.encoding import EncodingModel
 from sam2_jax.image.generation_options import (
     MaskGenerationOptions,
     merge_options,
-    read_generation_options,
 )
 from sam2_jax.image.outputs import Sam2ImageSegmentationOutput
 from sam2_jax.image.rehearsal import (
@@ -46,7 +43,6 @@ from sam2_jax.image.rehearsal import (
 )
 from sam2_jax.image.session import ImagePredictor
 from sam2_jax.image.vision import wanted_records
-from sam2_jax.json_files import to_json
 from sam2_jax.model.sam2 import ImageEmbeddings
 from sam2_jax.processing.processor import Sam2Processor
 
@@ -114,26 +110,6 @@ class Sam2Model(EncodingModel[Sam2Config]):
         kept = ("processor", "generation_options")  # if they were read or set
         vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
         return other
-
-    def _texts_beside(self, folder: Path) -> dict[str, str]:
-        """The processor, and what the model brings along for masks, in place of what another one brought."""
-        texts = super()._texts_beside(folder)
-        if self.generation_options or (folder / GENERATION_FILE).exists():
-            texts[GENERATION_FILE] = to_json(self.generation_options)
-        return texts
-
-    @cached_property
-    def generation_options(self) -> dict[str, Any]:
-        """Options of automatic masks that lie beside the loaded weights in a local folder; {} without any.
-
-        See `MaskGenerationOptions`; they are the defaults where neither options nor a preset are given.
-        """
-        if self._source is None:
-            return {}
-        model, options = self._source
-        folder = HubFolder(model, **options)
-        path = folder.find(GENERATION_FILE) if folder.is_local else None
-        return {} if path is None else read_generation_options(path)
 
     def compile(
         self,

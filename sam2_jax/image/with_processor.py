@@ -1,12 +1,13 @@
-"""Models that bring along the processor of their pictures."""
+"""Models that bring along the processor of their pictures, and options of automatic masks."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from sam2_jax.checkpoint.hub import PROCESSOR_FILE, PROCESSOR_FILES
+from sam2_jax.checkpoint.hub import GENERATION_FILE, PROCESSOR_FILE, PROCESSOR_FILES, HubFolder
 from sam2_jax.checkpoint.pretrained import PretrainedModel
 from sam2_jax.config import Sam2Config, Sam2VideoConfig
+from sam2_jax.image.generation_options import read_generation_options
 from sam2_jax.json_files import to_json
 from sam2_jax.processing.image_processor import Sam2ImageProcessor
 from sam2_jax.processing.processor import Sam2Processor
@@ -15,7 +16,10 @@ Config = TypeVar("Config", Sam2Config, Sam2VideoConfig)
 
 
 class ModelWithProcessor(PretrainedModel[Config]):
-    """A model of pictures: its folder holds a processor beside the weights."""
+    """A model of pictures: its folder holds a processor beside the weights, and maybe options of masks.
+
+    A model for clips keeps those too, for whoever loads its folder as one for pictures.
+    """
 
     processor_class: ClassVar[type[Sam2Processor]] = Sam2Processor
 
@@ -46,7 +50,27 @@ class ModelWithProcessor(PretrainedModel[Config]):
         if "processor" in vars(self):
             other.processor = other._in_own_size(self.processor)
 
+    @cached_property
+    def generation_options(self) -> dict[str, Any]:
+        """Options of automatic masks that lie beside the loaded weights in a local folder; {} without any.
+
+        See `MaskGenerationOptions`; they are the defaults where neither options nor a preset are given.
+        """
+        if self._source is None:
+            return {}
+        model, options = self._source
+        folder = HubFolder(model, **options)
+        path = folder.find(GENERATION_FILE) if folder.is_local else None
+        return {} if path is None else read_generation_options(path)
+
     def _texts_beside(self, folder: Path) -> dict[str, str]:
+        """The processor, and what the model brings along for masks, in place of what another one brought."""
+        texts = self._processor_beside(folder)
+        if self.generation_options or (folder / GENERATION_FILE).exists():
+            texts[GENERATION_FILE] = to_json(self.generation_options)
+        return texts
+
+    def _processor_beside(self, folder: Path) -> dict[str, str]:
         """The processor, unless the folder has one for this model's image size: they are used together."""
         usual = Sam2ImageProcessor.for_config(self.image_config)
         try:

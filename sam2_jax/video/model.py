@@ -41,8 +41,8 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
         """The same model with other weights, trained ones say: its processor stays."""
         other = Sam2VideoModel(self.config, params, dtype=self.module.dtype)
         other._source = self._source
-        if "processor" in vars(self):  # read or set
-            other.processor = self.processor
+        kept = ("processor", "generation_options")  # if they were read or set
+        vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
         return other
 
     def video(self, source: Any = None, **options: Any) -> VideoTracker:

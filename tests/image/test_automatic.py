@@ -11,8 +11,9 @@ import pytest
 from discs import Discs
 from scipy import ndimage
 from small_models import model_of_its_own, random_tensors, smallest_config
+from small_video import small_video_model
 
-from sam2_jax import AutomaticMaskGenerator, Sam2Model, pipeline
+from sam2_jax import AutomaticMaskGenerator, Sam2Model, Sam2VideoModel, pipeline
 from sam2_jax.checkpoint import names
 from sam2_jax.image.generation_options import OPTION_NAMES, MaskGenerationOptions
 from sam2_jax.model import mask_decoder
@@ -372,6 +373,17 @@ def test_a_model_is_a_model() -> None:
         ValueError, match="model must be a Sam2Model; got 'facebook.*from_pretrained loads one"
     ):
         AutomaticMaskGenerator("facebook/sam2.1-hiera-tiny")  # type: ignore[arg-type]
+
+
+def test_a_model_for_clips_keeps_what_its_folder_brings_for_pictures(tmp_path: Path) -> None:
+    model = small_video_model()
+    model.save_pretrained(tmp_path / "given")
+    (tmp_path / "given" / "mask_generation.json").write_text('{"pred_iou_thresh": 0.3}')
+    trained = Sam2VideoModel.from_pretrained(tmp_path / "given").with_params(model.params)
+    trained.save_pretrained(tmp_path / "again")
+    assert Sam2Model.from_pretrained(tmp_path / "again").generation_options == {"pred_iou_thresh": 0.3}
+    model.save_pretrained(tmp_path / "again")  # in place of a model that brought something
+    assert Sam2Model.from_pretrained(tmp_path / "again").generation_options == {}
 
 
 def test_a_model_brings_its_own_defaults(model: Sam2Model, tmp_path: Path) -> None:
