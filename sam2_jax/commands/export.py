@@ -6,7 +6,7 @@ from typing import Any
 
 from sam2_jax.atomic import check_writable
 from sam2_jax.checks import read_whole
-from sam2_jax.commands.common import add_model, add_quiet, check_model, load_any_model, whole
+from sam2_jax.commands.common import add_model, add_quiet, check_model, count, load_any_model, whole
 
 
 def add_export(commands: Any) -> None:
@@ -79,4 +79,4 @@ def write_export(arguments: argparse.Namespace) -> None:
         print(name, flush=True)
         names.append(name)
     platforms = ["onnx"] if arguments.onnx else dict.fromkeys(arguments.platforms)
-    print(f"{arguments.output}: {len(names)} programs for {', '.join(platforms)}")
+    print(f"{arguments.output}: {count(len(names), 'program')} for {', '.join(platforms)}")

@@ -151,4 +151,5 @@ def about_model(model: Any, model_name: str) -> dict[str, Any]:
 def check_names(owner: str, given: Sequence[str], known: Iterable[str]) -> None:
     """Raise ValueError for a name that owner, "--platforms" say, does not have."""
     if unknown := [name for name in given if name not in list(known)]:
-        raise ValueError(f"{owner}: there is no {shown(unknown[0])}{did_you_mean(unknown[0], known)}")
+        meant = did_you_mean(unknown[0], known, cutoff=0.7)  # gpu is not tpu
+        raise ValueError(f"{owner}: there is no {shown(unknown[0])}{meant}")

@@ -122,7 +122,9 @@ def _find_photo(entry: dict[str, Any], folders: list[Path]) -> tuple[Path, tuple
     paths = [folder / name.replace("\\", "/") for folder in folders] + [folder / name for folder in folders]
     there = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
     if not there:
-        raise ValueError(f"there is no such file in {' or '.join(map(str, folders))}")
+        raise ValueError(
+            f"there is no such file in {' or '.join(map(str, folders))}: a file_name is a path from there"
+        )
     photo = there[0]
     for other in there[1:]:
         if not _is_copy(photo, other):

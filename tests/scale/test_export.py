@@ -252,12 +252,12 @@ def test_the_command_writes_a_folder_whole_or_not_at_all(tmp_path: Path, capsys:
     out = tmp_path / "out"
     command = ["export", "--model", str(tmp_path / "model"), "--output", str(out), "--platforms", "cpu"]
     assert main([*command, "cpu", "--programs", "frame_remember"]) == 0
-    assert "1 programs for cpu\n" in capsys.readouterr().out
+    assert "1 program for cpu\n" in capsys.readouterr().out
     assert json.loads((out / MANIFEST_FILE).read_text())["platforms"] == ["cpu"]
     assert sorted(json.loads((out / MANIFEST_FILE).read_text())["programs"]) == ["frame_remember"]
     for wrong, said in (
         (["--programs", "frame_remeber"], "did you mean frame_remember?"),
-        (["--platforms", "gpu"], "there is no 'gpu'"),
+        (["--platforms", "gpu"], "there is no 'gpu'; there are cpu, cuda,"),
         (["--objects", "3"], "--objects is for --onnx"),
         (["--onnx", "--points", "0"], "--points must be a whole number of at least 1"),
         (["--output", str(tmp_path / "model")], "has something else in it"),
