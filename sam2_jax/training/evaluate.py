@@ -55,7 +55,7 @@ def evaluate(
         for example in progress_bar(examples, desc="evaluating", unit="picture", show=progress)
     ]
     if not rows:
-        raise ValueError("examples must not be empty")
+        raise ValueError("examples must not be empty: there is no picture to judge by that can be used")
     box, by_click, best = (np.concatenate(parts, axis=-1) for parts in zip(*rows, strict=True))
     return Evaluation(
         box=float(box.mean()),

@@ -80,7 +80,7 @@ def evaluate_tracker(
         for example in progress_bar(examples, desc="evaluating", unit="clip", show=progress)
     ]
     if not rows:
-        raise ValueError("examples must not be empty")
+        raise ValueError("examples must not be empty: there is no clip to judge by that can be used")
     region, contour, first, presence, returns = (np.concatenate(part) for part in zip(*rows, strict=True))
     return ClipEvaluation(
         region=float(region.mean()),

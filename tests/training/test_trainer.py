@@ -544,7 +544,7 @@ def test_evaluation_counts_what_a_perfect_and_an_empty_answer_are_worth(model: S
     for value in (found.box, *found.clicks, found.best_of_three):
         assert 0 <= value <= 1
     assert found.best_of_three >= found.clicks[0]
-    with pytest.raises(ValueError, match="examples must not be empty"):
+    with pytest.raises(ValueError, match="must not be empty: there is no picture to judge by"):
         evaluate(model, [])
     with pytest.raises(ValueError, match="clicks must be a whole number of at least 1; got 0"):
         evaluate(model, [example], clicks=0)
