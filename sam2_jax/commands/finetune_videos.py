@@ -65,7 +65,7 @@ def _open(arguments: argparse.Namespace) -> tuple["VideoDataset", "VideoDataset 
     if arguments.validation:
         judged = open_videos(arguments.validation, one_object=one_object)
         tell_problems(judged.problems)
-    elif arguments.held_out != 0 and len(training) > 1:
+    elif arguments.held_out or (arguments.held_out is None and len(training) > 1):
         training, judged = split(training, arguments.held_out or 0.1, arguments.seed)
     how = "to judge by" if arguments.validation else "held out"
     print(f"{count(len(training), 'video')} to train on, {0 if judged is None else len(judged)} {how}")

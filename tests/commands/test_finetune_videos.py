@@ -66,6 +66,15 @@ def test_what_is_damaged_is_told_of_both_datasets(tmp_path: Path, capsys: pytest
     assert error.count("note: ... and 2 more") == 2
 
 
+def test_a_share_that_cannot_be_held_out_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "data", "bear", 3)
+    command = ["finetune", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "tuned")]
+    assert main([*command, "--held-out", "0.5"]) == 1
+    assert "to hold some out there must be two pictures or videos or more" in capsys.readouterr().err
+
+
 def test_a_video_with_damage_where_it_is_judged_is_left_out_and_said(tmp_path: Path) -> None:
     """And not judged from the frame behind the damage on, as if it were another clip."""
     for name in ("bear", "camel", "late"):
