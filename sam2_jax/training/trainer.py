@@ -103,6 +103,11 @@ class TrainingOptions:
             if not isinstance(given, kind):
                 raise ValueError(f"{name} must be {kind.__name__}; got {shown(given)}")
             self._set(name, given.checked())
+        if self.optimizer.accumulate > self.steps:
+            raise ValueError(
+                f"accumulate must be at most steps, {self.steps}, or nothing would be trained; got "
+                f"{self.optimizer.accumulate}"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

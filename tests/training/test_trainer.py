@@ -388,6 +388,10 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
             "accumulate must be a whole number of at least 1; got 0",
         ),
         (
+            {"optimizer": OptimizerOptions(accumulate=13)},
+            "accumulate must be at most steps, 12, or nothing would be trained; got 13",
+        ),
+        (
             {"optimizer": OptimizerOptions(layer_decay=1.5)},
             "layer_decay must be a number above 0 and at most 1",
         ),
