@@ -285,6 +285,7 @@ def test_a_folder_that_holds_more_than_an_export_is_left_alone(tmp_path: Path) -
         check_target(page)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")  # by jax2onnx itself
 def test_onnx_gives_the_same_masks(tmp_path: Path) -> None:
     pytest.importorskip("jax2onnx", reason="needs jax2onnx: pip install 'sam2_jax[onnx]'")
     import onnxruntime
