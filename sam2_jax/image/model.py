@@ -98,17 +98,15 @@ class Sam2Model(EncodingModel[Sam2Config]):
         """
         config = self.config.with_image_size(image_size)
         resized = Sam2Model(config, self.params, dtype=self.module.dtype, padding=self.padding)
+        self._bring_along(resized)
         resized.generation_options = self.generation_options
-        resized._source = self._source
-        self._bring_processor(resized)
+        resized._resize_processor()
         return resized
 
     def with_params(self, params: Mapping[str, Any]) -> "Sam2Model":
         """The same model with other weights, trained ones say: its processor and its options stay."""
         other = Sam2Model(self.config, params, dtype=self.module.dtype, padding=self.padding)
-        other._source = self._source
-        kept = ("processor", "generation_options")  # if they were read or set
-        vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
+        self._bring_along(other)
         return other
 
     def compile(

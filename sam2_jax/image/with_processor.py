@@ -45,10 +45,16 @@ class ModelWithProcessor(PretrainedModel[Config]):
         resized = found.image_processor.replace(size=usual.size, mask_size=usual.mask_size)
         return self.processor_class(resized, point_pad_value=found.point_pad_value)
 
-    def _bring_processor(self, other: "ModelWithProcessor[Any]") -> None:
-        """Give a model of another image size this one's processor for that size, if it was read or set."""
+    def _bring_along(self, other: "ModelWithProcessor[Any]") -> None:
+        """Give a model made of this one what this one brings: where it is from, and what was read or set."""
+        other._source = self._source
+        kept = ("processor", "generation_options")
+        vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
+
+    def _resize_processor(self) -> None:
+        """Make a processor that was brought along one for this model's image size."""
         if "processor" in vars(self):
-            other.processor = other._in_own_size(self.processor)
+            self.processor = self._in_own_size(self.processor)
 
     @cached_property
     def generation_options(self) -> dict[str, Any]:

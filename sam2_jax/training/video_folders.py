@@ -7,7 +7,6 @@ palette; a frame without an annotation is not used.
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,8 +155,11 @@ def _sequences_in(folder: Path) -> dict[str, Path]:
 
 def _of_one_frame(files: Sequence[Path]) -> list[str]:
     """Names of files that differ in their endings alone: which of them is the frame nobody knows."""
-    stems = Counter(file.stem for file in files)
-    return [file.name for file in files if file.stem == stems.most_common(1)[0][0] and stems[file.stem] > 1]
+    of_stem: dict[str, list[str]] = {}
+    for file in files:
+        of_stem.setdefault(file.stem, []).append(file.name)
+    most = max(of_stem.values(), key=len, default=[])
+    return most if len(most) > 1 else []
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -33,16 +33,14 @@ class Sam2VideoModel(EncodingModel[Sam2VideoConfig]):
         """
         config = self.config.with_image_size(image_size)
         resized = Sam2VideoModel(config, self.params, dtype=self.module.dtype)
-        resized._source = self._source
-        self._bring_processor(resized)
+        self._bring_along(resized)
+        resized._resize_processor()
         return resized
 
     def with_params(self, params: Mapping[str, Any]) -> "Sam2VideoModel":
         """The same model with other weights, trained ones say: its processor stays."""
         other = Sam2VideoModel(self.config, params, dtype=self.module.dtype)
-        other._source = self._source
-        kept = ("processor", "generation_options")  # if they were read or set
-        vars(other).update({name: vars(self)[name] for name in kept if name in vars(self)})
+        self._bring_along(other)
         return other
 
     def video(self, source: Any = None, **options: Any) -> VideoTracker:

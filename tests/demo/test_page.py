@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clip_files import write_gif
-from demo.browser import Watched, chromium
+from demo.browser import PATIENCE, Watched, chromium
 from demo.serving import served
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
@@ -33,7 +33,6 @@ DESK = {"width": 1280, "height": 631}
 PHONE = {"width": 390, "height": 844}
 SIDE = 128  # of the network's input
 SIZE = (512, 512)
-PATIENCE = 60_000  # milliseconds: other tests and compilers may have the processors
 TRUCK, WHEEL, PLATE = (258, 298), (318, 448), (430, 140)
 BOX = (378, 76, 480, 202)
 
@@ -60,7 +59,6 @@ def expected(model: Sam2Model) -> dict[str, np.ndarray]:
 def browser() -> Iterator[Any]:
     """Chromium, started once."""
     with chromium() as started:
-        expect.set_options(timeout=PATIENCE)
         yield started
 
 
